@@ -1,0 +1,71 @@
+// Checkpoint: strict reader of a model directory (docs/checkpoint-format.md). Opening one is safe with untrusted files.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/file_io.h"
+#include "core/memory.h"
+#include "core/thread_pool.h"
+#include "sparse/sparse_weight.h"
+
+namespace gossamer {
+
+struct TensorRecord {
+  enum class Encoding { dense, bitmap };
+  Encoding encoding = Encoding::dense;
+  DType dtype = DType::f32;
+  std::vector<std::int64_t> shape;
+  std::string shard;
+  std::int64_t nnz = 0;  // bitmap only
+};
+
+struct FileRecord {
+  std::uint64_t bytes = 0;
+  std::string sha256;
+  std::vector<std::string> chunks;
+};
+
+struct Manifest {
+  std::string digest;
+  std::string model_id;
+  std::string producer;
+  std::string architecture;
+  std::string pruning_json;  // "null" or the object, as text
+  std::map<std::string, TensorRecord> tensors;
+  std::map<std::string, FileRecord> files;
+};
+
+enum class Verify { full, header };  // header: sizes and structure only, no data digests
+
+class Checkpoint {
+ public:
+  // Reads and checks the manifest, every side file's digest and every shard's header. `path` must hold a gossamer.json; a plain Hugging
+  // Face directory is a CheckpointError whose text names the exact convert command.
+  static Checkpoint open(const std::string& path, Verify verify = Verify::full, bool allow_symlinks = false);
+  // For tests: any Directory; `name` is used in messages.
+  static Checkpoint open(std::unique_ptr<Directory> directory, const std::string& name, Verify verify = Verify::full);
+  Checkpoint(Checkpoint&&) noexcept;
+  Checkpoint& operator=(Checkpoint&&) noexcept;
+  ~Checkpoint();
+
+  const Manifest& manifest() const;
+  std::string side_file(const std::string& name) const;  // contents, digest checked; empty if the manifest has no such file
+
+  // Compares the manifest's tensors with what a model needs: all missing, extra and wrongly shaped ones in one CheckpointError.
+  void require_tensors(const std::map<std::string, std::vector<std::int64_t>>& expected) const;
+
+  // Reads and verifies all chunks that overlap the tensor, in parallel on the pool; then validates the structure.
+  OwnedTensor read_dense(const std::string& name, Allocator& allocator, ThreadPool& pool) const;
+  OwnedSparseWeight read_sparse(const std::string& name, Allocator& allocator, ThreadPool& pool) const;
+
+ private:
+  struct Impl;
+  explicit Checkpoint(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace gossamer

@@ -1,0 +1,130 @@
+// Ops: the contract between model and device. One device, one stream, one workspace. Public verbs check shapes, dtypes and devices
+// (ops.cpp), then call the backend's do_*, which assumes them. Verbs enqueue; synchronize() waits. A verb modifies only `out`
+// (or what its comment says). Sizes: n tokens, m output features, k input features; activations are [n, k] row-major.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "core/memory.h"
+#include "core/tensor.h"
+#include "ops/sampling.h"
+#include "sparse/sparse_weight.h"
+
+namespace gossamer {
+
+// A weight matrix [m, k] in a device's own layout; immutable. Made by Ops::pack.
+class PackedWeight {
+ public:
+  virtual ~PackedWeight() = default;
+  virtual std::int64_t rows() const = 0;    // m
+  virtual std::int64_t cols() const = 0;    // k
+  virtual std::int64_t nbytes() const = 0;  // resident bytes, all of them
+  virtual DType dtype() const = 0;          // of the stored values
+  virtual bool is_sparse() const = 0;
+  virtual std::string format() const = 0;  // "dense", "bitmap rows", ...
+};
+
+enum class Activation { none, relu, gelu, gelu_tanh, silu };
+
+// out = activation(x · Wᵀ + bias) + residual. Undefined tensors are left out.
+struct Epilogue {
+  Tensor bias;  // [m]
+  Activation activation = Activation::none;
+  Tensor residual;  // [n, m]; may be `out` itself
+};
+
+// One step's work for a set of sequences: token-packed, no padding between sequences. Device memory.
+struct Batch {
+  std::int64_t num_tokens = 0;  // n
+  std::int64_t num_seqs = 0;
+  std::int64_t num_logits = 0;     // rows whose logits are wanted
+  std::int64_t max_query_len = 0;  // upper bound; launch shapes may depend on it
+  std::int64_t max_context_len = 0;
+  Tensor token_ids;    // i32 [num_tokens]
+  Tensor positions;    // i32 [num_tokens], from 0
+  Tensor slots;        // i32 [num_tokens]; block * block_size + offset where the token's K and V go; -1 = nowhere (padding)
+  Tensor query_start;  // i32 [num_seqs + 1]; sequence s owns tokens [query_start[s], query_start[s+1])
+  Tensor context_len;  // i32 [num_seqs]; tokens in the KV cache after this step
+  Tensor block_table;  // i32 [num_seqs, max_blocks]
+  Tensor logit_rows;   // i32 [num_logits], indices of tokens
+};
+
+// One layer of the paged KV pool.
+struct KvLayer {
+  Tensor keys;    // [num_blocks, num_kv_heads, block_size, head_dim]
+  Tensor values;  // same
+};
+
+// Half-rotation (GPT-NeoX) rotary embedding: pairs (i, i + rotary_dim/2). rotary_dim/2 = size(1) ≤ head_dim/2.
+struct RopeTable {
+  Tensor cos;  // f32 [max_positions, rotary_dim/2], any attention scaling folded in
+  Tensor sin;
+};
+
+struct AttentionParams {
+  float scale = 1.0F;               // of q·k
+  std::int64_t sliding_window = 0;  // a token sees itself and the window - 1 before it; 0 = all
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  virtual Device device() const = 0;
+  virtual DType activation_dtype() const = 0;
+  virtual Allocator& allocator() = 0;
+  virtual std::string description() const = 0;  // "cpu avx512-bf16, 2 threads"
+
+  // Weights are packed once, at load. Value dtypes are kept (f32, f16 or bf16).
+  std::unique_ptr<PackedWeight> pack(const Tensor& dense);         // host [m, k]
+  std::unique_ptr<PackedWeight> pack(const SparseWeight& weight);  // host, validated
+
+  // Host <-> device, converting nothing. Complete on return.
+  void upload(const Tensor& device_out, const Tensor& host);
+  void download(const Tensor& host_out, const Tensor& device);
+  virtual void synchronize() = 0;
+
+  // out[n, h] = table[ids] (+ out if accumulate). Ids outside [row_begin, row_begin + rows) give zeros (vocabulary-parallel).
+  void embedding(const Tensor& out, const Tensor& table, const Tensor& ids, std::int64_t row_begin = 0, bool accumulate = false);
+  // out = x / rms(x) * weight over the last axis; x, out: [.., h] of rank 2 or 3, any row strides. In place allowed.
+  void rms_norm(const Tensor& out, const Tensor& x, const Tensor& weight, float eps);
+  void layer_norm(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps);
+  // out[n, m] = epilogue(x[n, k] · Wᵀ). out is activation dtype or f32.
+  void linear(const Tensor& out, const Tensor& x, const PackedWeight& weight, const Epilogue& epilogue = {});
+  // out[n, i] = activation(gate_up[n, :i]) * gate_up[n, i:].
+  void gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation);
+  // Rotates q and k in place (unless rope is null), then writes k and v to their slots. q: [n, num_heads, d], k, v: [n, num_kv_heads, d].
+  void rope_and_write_kv(const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv, const Batch& batch);
+  // Causal paged attention over the KV cache, which already holds this step's tokens. q, out: [n, num_heads, d].
+  void attention(const Tensor& out, const Tensor& q, const KvLayer& kv, const Batch& batch, const AttentionParams& params);
+  // out[r] = x[rows[r]].
+  void gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows);
+  // x[n, h] += y[n, h].
+  void add(const Tensor& x, const Tensor& y);
+  // Draws or scores one token per row of logits (f32 [rows, vocab], used as scratch). Complete on return.
+  void sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result);
+
+  // On a device with graphs the first call of a key records fn and later calls replay the recording; elsewhere it just calls fn.
+  virtual void run_recorded(std::uint64_t key, const std::function<void()>& fn);
+
+ protected:
+  virtual std::unique_ptr<PackedWeight> do_pack_dense(const Tensor& dense) = 0;
+  virtual std::unique_ptr<PackedWeight> do_pack_sparse(const SparseWeight& weight) = 0;
+  virtual void do_copy(const Tensor& out, const Tensor& in) = 0;
+  virtual void do_embedding(const Tensor& out, const Tensor& table, const Tensor& ids, std::int64_t row_begin, bool accumulate) = 0;
+  virtual void do_rms_norm(const Tensor& out, const Tensor& x, const Tensor& weight, float eps) = 0;
+  virtual void do_layer_norm(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) = 0;
+  virtual void do_linear(const Tensor& out, const Tensor& x, const PackedWeight& weight, const Epilogue& epilogue) = 0;
+  virtual void do_gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) = 0;
+  virtual void do_rope_and_write_kv(const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
+                                    const Batch& batch) = 0;
+  virtual void do_attention(const Tensor& out, const Tensor& q, const KvLayer& kv, const Batch& batch, const AttentionParams& params) = 0;
+  virtual void do_gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) = 0;
+  virtual void do_add(const Tensor& x, const Tensor& y) = 0;
+  virtual void do_sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result) = 0;
+};
+
+}  // namespace gossamer

@@ -1,0 +1,133 @@
+// Runtime: the facade. Loads a model directory, runs one engine thread, serves requests given as token ids. All methods are
+// thread-safe; errors are the types of core/error.h.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "engine/sampling_params.h"
+
+namespace gossamer {
+
+struct RuntimeOptions {
+  std::string device = "auto";     // auto | cpu | cuda | cuda:0 | reference (plain loops, for tests)
+  std::string dtype = "auto";      // activations; auto on the CPU is float32
+  std::int64_t max_model_len = 0;  // 0 = the model's
+  std::int64_t max_num_seqs = 64;
+  std::int64_t max_num_batched_tokens = 0;  // 0 = the backend's default (CPU: 512)
+  std::int64_t block_size = 16;
+  std::int64_t kv_cache_memory = 0;  // bytes; 0 = the smaller of the model's need and a quarter of free memory (CPU)
+  double gpu_memory_utilization = 0.9;
+  int num_threads = 0;
+  std::string isa = "auto";  // auto | portable | avx2 | avx512 | avx512-bf16 (CPU)
+  std::uint64_t seed = 0;
+  int tensor_parallel_size = 0;  // 0 = what the launcher says
+  std::string verify = "full";   // full | header
+  bool allow_symlinks = false;
+  std::int64_t max_queue = 1024;  // requests waiting; more is a QueueFullError
+  std::function<void(std::int64_t bytes_done, std::int64_t bytes_total)> load_progress;
+};
+
+using RequestId = std::uint64_t;
+enum class FinishReason { none, stop, length, abort };
+
+struct TokenLogprob {
+  std::int32_t token;
+  float logprob;
+  std::int32_t rank;  // 1 = most likely
+};
+
+// What happened to one of a request's n samples since it was last asked about.
+struct SampleDelta {
+  std::int64_t sample = 0;
+  std::vector<std::int32_t> tokens;
+  std::vector<std::vector<TokenLogprob>> logprobs;  // per token when asked for: own first, then the most likely
+  FinishReason finish_reason = FinishReason::none;
+  std::optional<std::int32_t> stop_token;  // the token that ended it, if one did (it is not in `tokens` of later deltas)
+};
+
+struct SampleOutput {
+  std::vector<std::int32_t> tokens;
+  std::vector<std::vector<TokenLogprob>> logprobs;
+  double cumulative_logprob = 0.0;  // when logprobs were asked for
+  FinishReason finish_reason = FinishReason::none;
+  std::optional<std::int32_t> stop_token;
+};
+
+struct GenerateOutput {
+  std::vector<SampleOutput> samples;
+  std::vector<std::vector<TokenLogprob>> prompt_logprobs;  // entry 0 is empty: the first token is not predicted
+};
+
+struct RuntimeInfo {
+  std::string model_path_name, model_id, architecture, producer, pruning_json;
+  std::string device, activation_dtype, kv_dtype;
+  std::int64_t num_parameters, weight_bytes, sparse_elements, sparse_zeros;
+  std::int64_t vocab_size, num_layers, hidden_size, max_model_len;
+  std::int64_t kv_bytes, num_blocks, block_size, max_num_seqs, max_num_batched_tokens;
+  std::vector<std::int64_t> eos_token_ids;
+  std::optional<std::int64_t> bos_token_id;
+};
+
+struct RuntimeStats {
+  std::int64_t steps, prefill_tokens, decode_tokens, preemptions;
+  std::int64_t requests_finished, requests_aborted, requests_failed;
+  std::int64_t waiting, running, free_blocks;
+  double prefill_seconds, decode_seconds;  // steps with any prompt tokens count as prefill
+  std::int64_t host_allocations;           // by the Runtime's allocator since load; constant in steady state
+  std::int64_t host_live_bytes;
+};
+
+// Per logical weight name: sum over tokens of the squared input, per input feature.
+struct Calibration {
+  std::int64_t num_tokens = 0;
+  std::map<std::string, std::vector<double>> sum_squares;
+};
+
+class Runtime {
+ public:
+  explicit Runtime(const std::string& model_path, RuntimeOptions options = {});
+  ~Runtime();
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+
+  // Enqueues; checks prompt and parameters first (InvalidArgument, ContextLengthError, QueueFullError, EngineDeadError).
+  RequestId submit(std::vector<std::int32_t> prompt, const SamplingParams& params);
+  // What is new, oldest first; waits at most `timeout` for something. Empty = nothing yet (or the request is finished and drained).
+  // Throws the request's own error (NumericsError, EngineDeadError).
+  std::vector<SampleDelta> wait(RequestId id, std::chrono::milliseconds timeout);
+  bool finished(RequestId id) const;  // every sample has a finish reason and was drained, or the id is unknown
+  std::vector<std::vector<TokenLogprob>> prompt_logprobs(RequestId id) const;  // once the first delta came
+  // Ends one sample (a stop string matched) or the whole request; tokens computed beyond are discarded. Idempotent.
+  void finish_sample(RequestId id, std::int64_t sample, FinishReason reason);
+  void abort(RequestId id);
+  void release(RequestId id);  // aborts if needed and forgets the request
+
+  // Blocking conveniences over the above. poll, if given, is called about every 50 ms and may throw to cancel everything.
+  std::vector<GenerateOutput> generate(const std::vector<std::vector<std::int32_t>>& prompts, const SamplingParams& params,
+                                       const std::function<void()>& poll = {});
+  // Natural-log probability of each token given those before it; entry 0 of each is 0 (not predicted).
+  std::vector<std::vector<float>> score(const std::vector<std::vector<std::int32_t>>& sequences, const std::function<void()>& poll = {});
+  // Runs the sequences (each ≤ max_model_len) with a LinearObserver, alone on the engine.
+  Calibration calibrate(const std::vector<std::vector<std::int32_t>>& sequences, const std::function<void(std::int64_t done)>& poll = {});
+
+  RuntimeInfo info() const;
+  RuntimeStats stats() const;
+  void close();  // aborts what runs, joins the engine thread; idempotent; later calls throw InvalidArgument("runtime is closed")
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+std::string version();  // "0.1.0"
+std::vector<std::string> supported_architectures();
+
+}  // namespace gossamer
