@@ -64,6 +64,9 @@ class OutOfMemoryError : public Error {
  public:
   // pool: "host", "cuda:0", "kv cache"; hint: the knob to turn. free_bytes < 0 means unknown.
   OutOfMemoryError(std::size_t wanted_bytes, std::int64_t free_bytes, std::string_view pool, std::string_view hint);
+  std::size_t wanted_bytes = 0;
+  std::int64_t free_bytes = -1;
+  std::string pool;
 };
 
 class DeviceError : public Error {
