@@ -25,6 +25,9 @@ class PackedWeight {
   virtual DType dtype() const = 0;          // of the stored values
   virtual bool is_sparse() const = 0;
   virtual std::string format() const = 0;  // "dense", "bitmap rows", ...
+  // The weight as a plain table [m, k] on the device (any row stride), where the layout keeps one; undefined otherwise. Lets a tied
+  // embedding read the head's own bytes.
+  virtual Tensor table() const { return {}; }
 };
 
 enum class Activation { none, relu, gelu, gelu_tanh, silu };
