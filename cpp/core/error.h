@@ -28,13 +28,13 @@ class InternalError : public Error {
 
 // Where in a checkpoint something is wrong. Empty members are left out of the message.
 struct CheckpointFault {
-  std::string file;          // bare file name
-  std::string tensor;        // logical or physical tensor name, escaped for printing
+  std::string file{};        // bare file name
+  std::string tensor{};      // logical or physical tensor name, escaped for printing
   std::int64_t offset = -1;  // byte offset in the file; -1 = unknown
-  std::string field;         // "shape", "row_offsets", "files.model.sha256", ...
-  std::string expected;
-  std::string found;
-  std::string fix;  // what the user can do
+  std::string field{};       // "shape", "row_offsets", "files.model.sha256", ...
+  std::string expected{};
+  std::string found{};
+  std::string fix{};  // what the user can do
 };
 
 class CheckpointError : public Error {
