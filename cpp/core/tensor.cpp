@@ -11,22 +11,27 @@ std::string shape_text(const std::int64_t* shape, std::size_t rank) {
   return text + "]";
 }
 
+// Messages are built only when something is wrong: views are made in every step.
+[[noreturn]] void throw_bad_shape(const char* what, std::initializer_list<std::int64_t> shape) {
+  throw InvalidArgument("a tensor of shape " + shape_text(shape.begin(), shape.size()) + " " + what);
+}
+
 }  // namespace
 
 Tensor::Tensor(void* data, DType dtype, std::initializer_list<std::int64_t> shape, Device device)
     : data_(data), rank_(static_cast<int>(shape.size())), dtype_(dtype), device_(device) {
-  require(shape.size() <= kMaxRank, "a tensor has at most 4 axes, not " + std::to_string(shape.size()));
+  if (shape.size() > kMaxRank) throw_bad_shape("has more than 4 axes", shape);
   std::int64_t elements = 1;
   bool fits = true;
   for (std::size_t i = 0; i < shape.size(); ++i) {
     const std::int64_t size = shape.begin()[i];
-    require(size >= 0, "a tensor's sizes are not negative: " + shape_text(shape.begin(), shape.size()));
+    if (size < 0) throw_bad_shape("has a negative size", shape);
     shape_[i] = size;
     fits = fits && !__builtin_mul_overflow(elements, size, &elements);
   }
   std::int64_t bytes = 0;
   fits = fits && !__builtin_mul_overflow(elements, static_cast<std::int64_t>(size_of(dtype)), &bytes);
-  require(fits, "a tensor of shape " + shape_text(shape.begin(), shape.size()) + " has more than 2^63 bytes");
+  if (!fits) throw_bad_shape("has more than 2^63 bytes", shape);
   std::int64_t stride = 1;
   for (std::size_t i = shape.size(); i-- > 0;) {
     strides_[i] = stride;
@@ -57,7 +62,8 @@ std::string Tensor::to_string() const {
 }
 
 Tensor Tensor::slice(int axis, std::int64_t begin, std::int64_t end) const {
-  require(axis >= 0 && axis < rank_, "slice: axis " + std::to_string(axis) + " is not an axis of " + to_string());
+  if (axis < 0 || axis >= rank_) [[unlikely]]
+    throw InvalidArgument("slice: axis " + std::to_string(axis) + " is not an axis of " + to_string());
   const auto a = static_cast<std::size_t>(axis);
   if (begin < 0 || begin > end || end > shape_[a]) [[unlikely]] {
     throw InvalidArgument("slice: range [" + std::to_string(begin) + ", " + std::to_string(end) + ") is not inside axis " +
@@ -85,7 +91,8 @@ Tensor Tensor::select(int axis, std::int64_t index) const {
 }
 
 Tensor Tensor::split_last(std::int64_t outer, std::int64_t inner) const {
-  require(rank_ >= 1 && rank_ < kMaxRank, "split_last: needs 1 to 3 axes, has " + to_string());
+  if (rank_ < 1 || rank_ >= kMaxRank) [[unlikely]]
+    throw InvalidArgument("split_last: needs 1 to 3 axes, has " + to_string());
   const auto last = static_cast<std::size_t>(rank_ - 1);
   std::int64_t product = 0;
   const bool fits = outer >= 0 && inner >= 0 && !__builtin_mul_overflow(outer, inner, &product);
@@ -103,7 +110,8 @@ Tensor Tensor::split_last(std::int64_t outer, std::int64_t inner) const {
 }
 
 Tensor Tensor::reshape(std::initializer_list<std::int64_t> shape) const {
-  require(is_contiguous(), "reshape: needs a contiguous tensor, not a strided view of " + to_string());
+  if (!is_contiguous()) [[unlikely]]
+    throw InvalidArgument("reshape: needs a contiguous tensor, not a strided view of " + to_string());
   const Tensor result(data_, dtype_, shape, device_);
   if (result.numel() != numel()) [[unlikely]]
     throw InvalidArgument("reshape: " + to_string() + " does not have the elements of " + result.to_string());

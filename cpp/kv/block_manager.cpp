@@ -9,8 +9,8 @@
 namespace gossamer {
 
 BlockManager::BlockManager(std::int64_t num_blocks, std::int64_t block_size) : num_blocks_(num_blocks), block_size_(block_size) {
-  require(num_blocks > 0 && block_size > 0, "num_blocks and block_size must be positive, not " + std::to_string(num_blocks) + " and " +
-                                                std::to_string(block_size));
+  require(num_blocks > 0 && block_size > 0,
+          "num_blocks and block_size must be positive, not " + std::to_string(num_blocks) + " and " + std::to_string(block_size));
   require(num_blocks <= std::numeric_limits<std::int32_t>::max() / block_size,
           "num_blocks * block_size must be below 2^31: a slot is a 32-bit integer");
   free_.reserve(static_cast<std::size_t>(num_blocks));

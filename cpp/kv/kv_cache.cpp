@@ -41,7 +41,8 @@ KvCache::KvCache(Allocator& allocator, const KvCacheShape& shape) : shape_(shape
   const std::size_t half_layer = shape.num_layers == 0 ? 0 : pool_.bytes() / static_cast<std::size_t>(2 * shape.num_layers);
   layers_.reserve(static_cast<std::size_t>(shape.num_layers));
   for (std::size_t i = 0; i < static_cast<std::size_t>(shape.num_layers); ++i) {
-    layers_.push_back({pool_.view(shape.dtype, page_shape, 2 * i * half_layer), pool_.view(shape.dtype, page_shape, (2 * i + 1) * half_layer)});
+    layers_.push_back(
+        {pool_.view(shape.dtype, page_shape, 2 * i * half_layer), pool_.view(shape.dtype, page_shape, (2 * i + 1) * half_layer)});
   }
 }
 

@@ -148,9 +148,9 @@ OwnedSparseWeight sparse_from_dense(const Tensor& dense, Allocator& allocator) {
 
 void sparse_to_dense(const SparseWeight& weight, const Tensor& out) {
   require_host_matrix(out, "sparse_to_dense");
-  require(out.size(0) == weight.rows && out.size(1) == weight.cols,
-          "sparse_to_dense: out is " + out.to_string() + ", the weight is [" + std::to_string(weight.rows) + ", " +
-              std::to_string(weight.cols) + "]");
+  require(out.size(0) == weight.rows && out.size(1) == weight.cols, "sparse_to_dense: out is " + out.to_string() + ", the weight is [" +
+                                                                        std::to_string(weight.rows) + ", " + std::to_string(weight.cols) +
+                                                                        "]");
   const auto* mask = weight.mask.data<const std::uint8_t>();
   const auto* row_offsets = weight.row_offsets.data<const std::int64_t>();
   visit_floating(weight.dtype(), [&](auto in_tag) {
@@ -174,8 +174,7 @@ OwnedSparseWeight slice_rows(const SparseWeight& weight, std::int64_t begin, std
   OwnedSparseWeight result(allocator, end - begin, weight.cols, nnz, weight.dtype());
   const auto mask_bytes = static_cast<std::size_t>(weight.mask_stride());
   std::memcpy(result.mask.data(), weight.mask.data<std::uint8_t>() + static_cast<std::size_t>(begin) * mask_bytes, result.mask.bytes());
-  std::memcpy(result.values.data(), static_cast<const std::byte*>(weight.values.raw()) + value_bytes(weight, first),
-              result.values.bytes());
+  std::memcpy(result.values.data(), static_cast<const std::byte*>(weight.values.raw()) + value_bytes(weight, first), result.values.bytes());
   auto* out_offsets = static_cast<std::int64_t*>(result.row_offsets.data());
   for (std::int64_t r = begin; r <= end; ++r) out_offsets[r - begin] = row_offsets[r] - first;
   return result;
