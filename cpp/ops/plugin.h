@@ -1,0 +1,54 @@
+// Backends that live in shared libraries of their own (libgossamer_cuda.so beside libgossamer.so), loaded only when asked for, so
+// that one package runs everywhere. A plugin exports one C function, `gossamer_backend_plugin`, which returns a BackendPlugin.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/memory.h"
+#include "ops/ops.h"
+
+namespace gossamer {
+
+struct DeviceDescription {
+  std::string name;  // "NVIDIA H100 80GB HBM3"
+  int capability_major = 0;
+  int capability_minor = 0;
+  std::int64_t memory_bytes = 0;
+  int num_multiprocessors = 0;
+};
+
+// What the machine and the build have. Versions are as CUDA counts them, 13000 = 13.0; 0 = not there.
+struct BackendProbe {
+  int driver_version = 0;
+  int runtime_version = 0;
+  std::string architectures;  // that the build has code for: "80;90a"
+  std::vector<DeviceDescription> devices;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  // Throws DeviceError, with the versions found, when there is no usable driver or device.
+  virtual BackendProbe probe() const = 0;
+  virtual std::unique_ptr<Ops> create_ops(int device_index, DType activation_dtype) const = 0;
+};
+
+// Plain C data: it is read before anything of the plugin's C++ is trusted.
+struct BackendPlugin {
+  const char* build_id;         // must equal the loader's
+  const Backend* (*backend)();  // lives as long as the process
+};
+inline constexpr const char* kBackendPluginSymbol = "gossamer_backend_plugin";
+using BackendPluginFunction = const BackendPlugin* (*)();
+
+// Version and a digest of the headers and the compiler: what must agree for two libraries to share C++ types.
+std::string build_id();
+
+// Loads libgossamer_<name>.so from `directory`, or, when that is empty, from where this library lies. Never unloads it.
+// DeviceError: the library is missing, does not load, is no plugin, or comes from another build.
+const Backend& load_backend(const std::string& name, const std::string& directory = "");
+
+}  // namespace gossamer
