@@ -1,0 +1,90 @@
+"""What a request returns: vLLM's names and meanings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Calibration", "CompletionOutput", "FinishReason", "Logprob", "RequestOutput", "StreamChunk", "TokenLogprobs"]
+
+FinishReason = Literal["stop", "length", "abort"]
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """One token's natural-log probability under the raw logits, its rank (1 = most likely) and its text."""
+
+    logprob: float
+    rank: int
+    decoded_token: str | None = None
+
+
+TokenLogprobs = dict[int, Logprob]  # token id → Logprob: the token itself first, then the most likely ones
+
+
+@dataclass(slots=True)
+class CompletionOutput:
+    """One sample of a request.
+
+    Attributes
+    ----------
+    index : int
+        Which of the request's n samples.
+    text : str
+        The output, special tokens and (unless asked for) the stop string left out.
+    token_ids : list of int
+        Every generated token, the one that ended the output included.
+    cumulative_logprob : float or None
+        Sum of the tokens' log-probabilities, when `logprobs` was asked for.
+    logprobs : list of dict or None
+        Per token, when asked for.
+    finish_reason : "stop", "length", "abort" or None
+        None while the sample is unfinished.
+    stop_reason : int, str or None
+        The stop token or stop string that ended it; None for the model's end-of-sequence token.
+    """
+
+    index: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    cumulative_logprob: float | None = None
+    logprobs: list[TokenLogprobs] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+
+
+@dataclass(slots=True)
+class RequestOutput:
+    """A prompt and its samples, `outputs[0]` to `outputs[n - 1]`.
+
+    `prompt` is None when the prompt was given as token ids. `prompt_logprobs[0]` is None: the first token is not predicted.
+    """
+
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StreamChunk:
+    """What is new in one sample since the last chunk; the texts of all chunks together are the whole text."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    logprobs: list[TokenLogprobs] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What `Runtime.calibrate` saw: per weight name, the sum over tokens of the squared input, float64 [input features]."""
+
+    num_tokens: int
+    sum_squares: dict[str, NDArray[np.float64]]
