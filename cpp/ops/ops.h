@@ -1,6 +1,7 @@
 // Ops: the contract between model and device. One device, one stream, one workspace. Public verbs check shapes, dtypes and devices
 // (ops.cpp), then call the backend's do_*, which assumes them. Verbs enqueue; synchronize() waits. A verb modifies only `out`
-// (or what its comment says). Sizes: n tokens, m output features, k input features; activations are [n, k] row-major.
+// (or what its comment says). Sizes: n tokens, m output features, k input features; activations are [n, k] row-major. Unless a comment says
+// otherwise activations, biases and norm weights are of activation_dtype(), rows may be strided, last axes are contiguous, n may be 0.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +37,7 @@ enum class Activation { none, relu, gelu, gelu_tanh, silu };
 struct Epilogue {
   Tensor bias;  // [m]
   Activation activation = Activation::none;
-  Tensor residual;  // [n, m]; may be `out` itself
+  Tensor residual;  // [n, m] of out's dtype; may be `out` itself
 };
 
 // One step's work for a set of sequences: token-packed, no padding between sequences. Device memory.
@@ -85,7 +86,7 @@ class Ops {
   std::unique_ptr<PackedWeight> pack(const Tensor& dense);         // host [m, k]
   std::unique_ptr<PackedWeight> pack(const SparseWeight& weight);  // host, validated
 
-  // Host <-> device, converting nothing. Complete on return.
+  // Host <-> device, contiguous, converting nothing. Complete on return.
   void upload(const Tensor& device_out, const Tensor& host);
   void download(const Tensor& host_out, const Tensor& device);
   virtual void synchronize() = 0;

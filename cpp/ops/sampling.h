@@ -1,6 +1,7 @@
 // What a device needs to turn logits into tokens: plain data, the same for CPU and GPU.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 
@@ -35,17 +36,21 @@ struct SampleBatch {
   std::span<const TokenAdjustment> adjustments;
 };
 
-// Host memory. Log-probabilities are of the raw logits (before penalties and temperature), natural logarithm.
+// Host memory; every element is written. Log-probabilities are of the raw logits (before penalties and temperature), natural logarithm.
 struct SampleResult {
   std::span<std::int32_t> tokens;      // [rows]; -1 where the row's logits are not finite (NaN or +infinity, or all -infinity)
-  std::span<float> logprobs;           // [rows]
-  std::span<std::int32_t> ranks;       // [rows], 1 = most likely
+  std::span<float> logprobs;           // [rows]; NaN where not asked for or the token is -1
+  std::span<std::int32_t> ranks;       // [rows], 1 = most likely, ties by token id; 0 where the logprob is NaN
   std::span<std::int32_t> top_tokens;  // [rows, max_logprobs], most likely first, ties to the smaller id; -1 = unused
   std::span<float> top_logprobs;       // [rows, max_logprobs]
   std::int32_t max_logprobs = 0;
 };
 
-// Philox4x32-10 (Salmon et al., SC'11). Uniform in (0, 1): (word 0 + 0.5) / 2^32 of counter {position, sample_index, 0, 0}, key = seed.
+// Philox4x32-10 (Salmon et al., SC'11).
+using PhiloxCounter = std::array<std::uint32_t, 4>;
+using PhiloxKey = std::array<std::uint32_t, 2>;
+PhiloxCounter philox4x32_10(PhiloxCounter counter, PhiloxKey key);
+// Uniform in (0, 1): (word 0 + 0.5) / 2^32 of counter {position, sample_index, 0, 0}, key = seed.
 double philox_uniform(std::uint64_t seed, std::uint32_t sample_index, std::uint32_t position);
 
 }  // namespace gossamer
