@@ -1,0 +1,56 @@
+// Sampler: logits to tokens on the CPU, shared by both CPU backends. A row's result depends on that row alone: sums run in a fixed
+// order and the draw walks the surviving tokens by id. Not thread-safe; one per thread. Scratch is kept, so a steady state allocates nothing.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/tensor.h"
+#include "ops/sampling.h"
+
+namespace gossamer {
+
+// A row's blocks of logits, with the largest of each; the last block may be short.
+struct RowSummary {
+  std::vector<float> block_max;
+  float max = 0.0F;
+  std::int64_t argmax = 0;  // the smallest id among equals
+  bool finite = false;      // no NaN, no +infinity, and not all -infinity
+
+  // The row's elements that are at least the returned value include its k largest (ties included). Needs 1 <= k.
+  float lower_bound_of_largest(std::int64_t k, std::vector<float>& scratch) const;
+};
+
+class Sampler {
+ public:
+  // Rows [begin, end) of a checked batch (Ops::sample). Leaves the logits as they were.
+  void sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result, std::int64_t begin, std::int64_t end);
+
+ private:
+  // A token that may still be drawn. The key orders as the logit does, as an unsigned integer.
+  struct Candidate {
+    std::uint32_t key;
+    std::int32_t token;
+    float weight;  // probability relative to the most likely token's
+  };
+
+  void sample_row(std::span<float> logits, const SampleRow& row, std::span<const TokenAdjustment> adjustments, std::int64_t index,
+                  const SampleResult& result);
+  std::int32_t choose(std::span<float> logits, const SampleRow& row, std::span<const TokenAdjustment> adjustments);
+  std::int32_t draw(std::span<const float> logits, const SampleRow& row, double uniform);
+  double gather_candidates(std::span<const float> logits, const SampleRow& row, float inverse_temperature, double total);
+  template <typename Amount>
+  double keep_largest(double wanted, const Amount& amount);
+  void report(std::span<const float> logits, std::int32_t token, std::int32_t num_logprobs, std::int64_t index, const SampleResult& result);
+
+  RowSummary summary_;
+  std::vector<float> weights_;  // of every token
+  std::vector<float> scratch_;
+  std::vector<double> block_sums_;
+  std::vector<Candidate> candidates_;
+  std::vector<double> histogram_;
+  std::vector<float> saved_logits_;
+};
+
+}  // namespace gossamer
