@@ -1,0 +1,114 @@
+"""A sparse matrix as bit mask, packed values and row offsets: the layout that compressed-tensors called sparse-bitmask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gossamer.checkpoint.dtypes import Array, bits_of, is_nonzero
+from gossamer.checkpoint.faults import fault
+
+__all__ = ["BitmapTensor", "pack", "validate"]
+
+_POPCOUNT = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class BitmapTensor:
+    """One sparse matrix.
+
+    Attributes
+    ----------
+    shape : (rows, cols)
+    values : [nnz], f32, f16 or bf16; the kept values, row-major
+    bitmask : u8 [rows, ceil(cols / 8)]; column c is bit c % 8, least significant first, of byte c // 8; pad bits are 0
+    row_offsets : i64 [rows]; exclusive prefix sum of the rows' counts
+    """
+
+    shape: tuple[int, int]
+    values: Array
+    bitmask: npt.NDArray[np.uint8]
+    row_offsets: npt.NDArray[np.int64]
+
+    @property
+    def nnz(self) -> int:
+        return int(self.values.size)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk, the shape's two integers included."""
+        return self.values.nbytes + self.bitmask.nbytes + self.row_offsets.nbytes + 16
+
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """The mask as bool [rows, cols]."""
+        return np.unpackbits(self.bitmask, axis=1, count=self.shape[1], bitorder="little").view(np.bool_)
+
+    def dense(self) -> Array:
+        """The matrix [rows, cols]; what is not kept is +0.0."""
+        out = np.zeros(self.shape, self.values.dtype)
+        bits_of(out)[self.mask()] = bits_of(self.values)
+        return out
+
+
+def pack(matrix: Array, mask: npt.NDArray[np.bool_] | None = None) -> BitmapTensor:
+    """Pack `matrix` [rows, cols]. Without a mask, what is != 0 is kept (so -0.0 is dropped and NaN kept)."""
+    if matrix.ndim != 2:
+        raise ValueError(f"a bitmap holds a matrix, not a tensor of shape {matrix.shape}")
+    matrix = np.ascontiguousarray(matrix)
+    kept = is_nonzero(matrix) if mask is None else np.asarray(mask)
+    if kept.dtype != np.bool_ or kept.shape != matrix.shape:
+        raise ValueError(f"mask must be bool of shape {matrix.shape}, not {kept.dtype} of shape {kept.shape}")
+    counts = np.count_nonzero(kept, axis=1).astype(np.int64)
+    offsets = np.zeros(len(counts), np.int64)
+    np.cumsum(counts[:-1], out=offsets[1:])
+    rows, cols = matrix.shape
+    return BitmapTensor(
+        shape=(rows, cols),
+        values=bits_of(matrix)[kept].view(matrix.dtype),
+        bitmask=np.packbits(kept, axis=1, bitorder="little"),
+        row_offsets=offsets,
+    )
+
+
+def validate(tensor: BitmapTensor, name: str = "", file: str = "") -> None:
+    """Check what a reader may trust: shapes, pad bits, and every row's count against its offsets."""
+    rows, cols = tensor.shape
+    width = (cols + 7) // 8
+    if rows < 0 or cols < 0 or tensor.bitmask.shape != (rows, width):
+        raise fault(
+            "The bit mask has the wrong shape", file=file, tensor=name, field="bitmask", expected=(rows, width), found=tensor.bitmask.shape
+        )
+    if tensor.row_offsets.shape != (rows,):
+        raise fault(
+            "There must be one row offset per row",
+            file=file,
+            tensor=name,
+            field="row_offsets",
+            expected=(rows,),
+            found=tensor.row_offsets.shape,
+        )
+    if cols % 8 and rows:
+        padded = np.flatnonzero(tensor.bitmask[:, -1] >> (cols % 8))
+        if padded.size:
+            raise fault("Pad bits of the bit mask are set", file=file, tensor=name, field="bitmask", expected="0", found=f"row {padded[0]}")
+    counts = _POPCOUNT[tensor.bitmask].sum(axis=1, dtype=np.int64)
+    ends = np.append(tensor.row_offsets[1:], tensor.nnz)
+    if rows and tensor.row_offsets[0] != 0:
+        raise fault(
+            "The first row offset is not 0", file=file, tensor=name, field="row_offsets", expected="0", found=int(tensor.row_offsets[0])
+        )
+    wrong = np.flatnonzero(ends - tensor.row_offsets != counts)
+    if wrong.size:
+        row = int(wrong[0])
+        raise fault(
+            f"The bit mask and the row offsets disagree in row {row}",
+            file=file,
+            tensor=name,
+            field="row_offsets",
+            expected=f"{int(counts[row])} values",
+            found=f"{int(ends[row] - tensor.row_offsets[row])}",
+        )
+    if not rows and tensor.nnz:
+        raise fault("A matrix without rows holds values", file=file, tensor=name, field="compressed", expected="0", found=tensor.nnz)
