@@ -8,7 +8,9 @@
 namespace gossamer {
 namespace {
 
-float* head_of(const Tensor& x, std::int64_t token, std::int64_t head) { return x.data<float>() + token * x.stride(0) + head * x.stride(1); }
+float* head_of(const Tensor& x, std::int64_t token, std::int64_t head) {
+  return x.data<float>() + token * x.stride(0) + head * x.stride(1);
+}
 
 // x_i, x_{i+half} = x_i cos - x_{i+half} sin, x_{i+half} cos + x_i sin
 void rotate(float* x, const float* cos, const float* sin, std::int64_t half) {

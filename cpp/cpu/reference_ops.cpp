@@ -1,4 +1,5 @@
-// The reference backend: plain loops that read like the formulas, float32 storage, sums in double. Every other backend is tested against it.
+// The reference backend: plain loops that read like the formulas, float32 storage, sums in double. Every other backend is tested against
+// it.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

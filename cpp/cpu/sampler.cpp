@@ -78,7 +78,8 @@ void summarize(std::span<const float> x, RowSummary& summary) {
 }
 
 // weights = e^((x - max) * inverse_temperature); block_sums their sums by block. Returns the total.
-double softmax_weights(std::span<const float> x, float max, float inverse_temperature, std::span<float> weights, std::span<double> block_sums) {
+double softmax_weights(std::span<const float> x, float max, float inverse_temperature, std::span<float> weights,
+                       std::span<double> block_sums) {
   const std::int64_t size = size_of_row(x);
   double total = 0;
   for (std::size_t b = 0; b < block_sums.size(); ++b) {
@@ -205,7 +206,8 @@ double Sampler::gather_candidates(std::span<const float> logits, const SampleRow
   if (row.top_k > 0) least_logit = summary_.lower_bound_of_largest(row.top_k, scratch_);
   // Together the tokens lighter than this weigh less than half of what top_p cuts off.
   const bool only_top_p = row.top_k == 0 && row.min_p == 0.0F;
-  if (only_top_p) least_weight = std::max(least_weight, static_cast<float>(0.5 * (1.0 - row.top_p) * total / static_cast<double>(logits.size())));
+  if (only_top_p)
+    least_weight = std::max(least_weight, static_cast<float>(0.5 * (1.0 - row.top_p) * total / static_cast<double>(logits.size())));
 
   candidates_.clear();
   double gathered = 0;
@@ -256,7 +258,8 @@ double Sampler::keep_largest(double wanted, const Amount& amount) {
   return weight;
 }
 
-void Sampler::report(std::span<const float> logits, std::int32_t token, std::int32_t num_logprobs, std::int64_t index, const SampleResult& result) {
+void Sampler::report(std::span<const float> logits, std::int32_t token, std::int32_t num_logprobs, std::int64_t index,
+                     const SampleResult& result) {
   const double log_total = std::log(softmax_weights(logits, summary_.max, 1.0F, weights_, block_sums_));
   const auto logprob = [&](float logit) { return static_cast<float>(double{logit} - summary_.max - log_total); };
 

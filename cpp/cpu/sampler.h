@@ -1,5 +1,6 @@
 // Sampler: logits to tokens on the CPU, shared by both CPU backends. A row's result depends on that row alone: sums run in a fixed
-// order and the draw walks the surviving tokens by id. Not thread-safe; one per thread. Scratch is kept, so a steady state allocates nothing.
+// order and the draw walks the surviving tokens by id. Not thread-safe; one per thread. Scratch is kept, so a steady state allocates
+// nothing.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// The checks that every verb of Ops makes before its backend sees the arguments. Messages are built only on failure: a step allocates nothing.
+// The checks that every verb of Ops makes before its backend sees the arguments. Messages are built only on failure: a step allocates
+// nothing.
 #pragma once
 
 #include <string>
@@ -64,8 +65,8 @@ class Door {
     const int last = rank - 1;
     expect(t.numel() == 0 || t.defined(), name, " is ", t, " without memory");
     expect(t.device() == device, name, " is ", t, "; it must be on ", device);
-    expect(t.numel() == 0 || t.size(last) == 1 || t.stride(last) == 1, name, " is ", t, "; its last axis must be contiguous, not of stride ",
-           t.stride(last));
+    expect(t.numel() == 0 || t.size(last) == 1 || t.stride(last) == 1, name, " is ", t,
+           "; its last axis must be contiguous, not of stride ", t.stride(last));
   }
 
   template <typename... Parts>

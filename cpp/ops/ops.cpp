@@ -28,7 +28,8 @@ std::unique_ptr<PackedWeight> Ops::pack(const SparseWeight& weight) {
   door.floating("the values", weight.values);
   door.host_tensor("row_offsets", weight.row_offsets, 1);
   door.of_dtype("row_offsets", weight.row_offsets, DType::i64);
-  door.expect(weight.row_offsets.size(0) == weight.rows + 1, "row_offsets is ", weight.row_offsets, " but the weight has rows = ", weight.rows);
+  door.expect(weight.row_offsets.size(0) == weight.rows + 1, "row_offsets is ", weight.row_offsets,
+              " but the weight has rows = ", weight.rows);
   const std::int64_t last_offset = weight.row_offsets.data<std::int64_t>()[weight.rows];
   door.expect(last_offset == weight.nnz(), "the values are ", weight.values, " but row_offsets ends at ", last_offset);
   return do_pack_sparse(weight);
@@ -102,7 +103,8 @@ void Ops::linear(const Tensor& out, const Tensor& x, const PackedWeight& weight,
   door.tensor("x", x, 2, activation_dtype());
   door.expect(x.size(1) == weight.cols(), "x is ", x, " but the weight has k = ", weight.cols());
   door.tensor("out", out, 2);
-  door.expect(out.dtype() == activation_dtype() || out.dtype() == DType::f32, "out is ", out, "; it must be ", activation_dtype(), " or f32");
+  door.expect(out.dtype() == activation_dtype() || out.dtype() == DType::f32, "out is ", out, "; it must be ", activation_dtype(),
+              " or f32");
   door.expect(out.size(1) == weight.rows(), "out is ", out, " but the weight has m = ", weight.rows());
   door.expect(out.size(0) == x.size(0), "out is ", out, " but x is ", x, "; both must have n rows");
   door.apart("out", out, "x", x);
@@ -147,12 +149,14 @@ void check_rope(const Door& door, const RopeTable& rope, std::int64_t head_dim) 
   door.same_shape("rope.sin", rope.sin, "rope.cos", rope.cos);
   door.contiguous("rope.cos", rope.cos);
   door.contiguous("rope.sin", rope.sin);
-  door.expect(2 * rope.cos.size(1) <= head_dim, "rope.cos is ", rope.cos, " but head_dim = ", head_dim, "; a table has at most head_dim / 2 columns");
+  door.expect(2 * rope.cos.size(1) <= head_dim, "rope.cos is ", rope.cos, " but head_dim = ", head_dim,
+              "; a table has at most head_dim / 2 columns");
 }
 
 }  // namespace
 
-void Ops::rope_and_write_kv(const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv, const Batch& batch) {
+void Ops::rope_and_write_kv(const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
+                            const Batch& batch) {
   const Door door("rope_and_write_kv", device());
   const std::int64_t n = batch.num_tokens;
   door.tensor("q", q, 3, activation_dtype());

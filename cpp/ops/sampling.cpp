@@ -50,7 +50,8 @@ void check_adjustments(const Door& door, std::span<const TokenAdjustment> adjust
   const TokenAdjustment* before = nullptr;
   for (const TokenAdjustment& a : adjustments) {
     door.expect(a.row >= 0 && a.row < rows, "an adjustment has row = ", std::int64_t{a.row}, " but there are ", rows, " rows");
-    door.expect(a.token >= 0 && a.token < vocab_size, "an adjustment has token = ", std::int64_t{a.token}, " but vocab_size = ", vocab_size);
+    door.expect(a.token >= 0 && a.token < vocab_size, "an adjustment has token = ", std::int64_t{a.token},
+                " but vocab_size = ", vocab_size);
     door.expect(a.bias < INFINITY, "an adjustment of token ", std::int64_t{a.token}, " has bias = ", double{a.bias},
                 "; it must be finite or -infinity");
     door.expect(before == nullptr || before->row < a.row || (before->row == a.row && before->token < a.token),
@@ -69,13 +70,14 @@ void check_sample(Device device, const Tensor& logits, const SampleBatch& batch,
   const auto size_of_span = [](const auto& span) { return static_cast<std::int64_t>(span.size()); };
   door.expect(vocab_size > 0 || rows == 0, "logits is ", logits, "; vocab_size must be positive");
   door.expect(size_of_span(batch.rows) == rows, "logits is ", logits, " but the batch has ", size_of_span(batch.rows), " rows");
-  door.expect(size_of_span(result.tokens) == rows && size_of_span(result.logprobs) == rows && size_of_span(result.ranks) == rows, "logits is ",
-              logits, " but result has ", size_of_span(result.tokens), " tokens, ", size_of_span(result.logprobs), " logprobs and ",
-              size_of_span(result.ranks), " ranks");
+  door.expect(size_of_span(result.tokens) == rows && size_of_span(result.logprobs) == rows && size_of_span(result.ranks) == rows,
+              "logits is ", logits, " but result has ", size_of_span(result.tokens), " tokens, ", size_of_span(result.logprobs),
+              " logprobs and ", size_of_span(result.ranks), " ranks");
   door.expect(result.max_logprobs >= 0, "max_logprobs = ", std::int64_t{result.max_logprobs}, "; it must be at least 0");
   const std::int64_t top = rows * result.max_logprobs;
-  door.expect(size_of_span(result.top_tokens) == top && size_of_span(result.top_logprobs) == top, "result has ", size_of_span(result.top_tokens),
-              " top_tokens and ", size_of_span(result.top_logprobs), " top_logprobs but rows * max_logprobs = ", top);
+  door.expect(size_of_span(result.top_tokens) == top && size_of_span(result.top_logprobs) == top, "result has ",
+              size_of_span(result.top_tokens), " top_tokens and ", size_of_span(result.top_logprobs),
+              " top_logprobs but rows * max_logprobs = ", top);
   for (std::int64_t r = 0; r < rows; ++r) {
     const SampleRow& row = batch.rows[static_cast<std::size_t>(r)];
     check_row(door, r, row, vocab_size);

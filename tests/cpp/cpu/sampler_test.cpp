@@ -1,11 +1,11 @@
+#include "cpu/sampler.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <numeric>
 #include <random>
 #include <vector>
-
-#include "cpu/sampler.h"
 
 namespace gossamer {
 namespace {
@@ -62,7 +62,8 @@ Drawn sample_one(Sampler& sampler, std::vector<float> logits, const SampleRow& r
   const SampleResult result{{&drawn.token, 1}, {&drawn.logprob, 1}, {&drawn.rank, 1}, drawn.top_tokens, drawn.top_logprobs, top};
   const std::vector<float> before = logits;
   sampler.sample(Tensor(logits.data(), DType::f32, {1, static_cast<std::int64_t>(logits.size())}), {{&row, 1}, adjustments}, result, 0, 1);
-  for (std::size_t i = 0; i < logits.size(); ++i) EXPECT_TRUE(logits[i] == before[i] || std::isnan(before[i])) << "logit " << i << " changed";
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    EXPECT_TRUE(logits[i] == before[i] || std::isnan(before[i])) << "logit " << i << " changed";
   return drawn;
 }
 

@@ -1,0 +1,150 @@
+// Cases of Ops::linear: every weight dtype and density, odd sizes, every epilogue, against the sum in double.
+#pragma once
+
+#include <string>
+
+#include "support/test_tensor.h"
+#include "support/tolerance.h"
+
+namespace gossamer::testing_support {
+
+// The activation functions as their definitions have them.
+inline double exact_activation(double x, Activation activation) {
+  switch (activation) {
+    case Activation::none: return x;
+    case Activation::relu: return x < 0 ? 0 : x;
+    case Activation::gelu: return x * 0.5 * std::erfc(-x * M_SQRT1_2);
+    case Activation::gelu_tanh: return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Activation::silu: return x / (1 + std::exp(-x));
+  }
+  return x;
+}
+
+inline constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::gelu, Activation::gelu_tanh,
+                                              Activation::silu};
+
+// A weight [m, k] on the host and packed. sparsity < 0: dense format.
+struct TestWeight {
+  TestWeight(Ops& ops, DType dtype, std::int64_t m, std::int64_t k, double sparsity, Random& random) : values(random.normal(m * k)) {
+    for (float& value : values) value = random.chance(sparsity) ? 0.0F : round_to(dtype, value);
+    HostAllocator host;
+    OwnedTensor dense(host, dtype, {m, k});
+    visit_floating(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      std::transform(values.begin(), values.end(), dense.view.data<T>(), [](float value) { return from_float<T>(value); });
+    });
+    packed = sparsity < 0 ? ops.pack(dense.view) : ops.pack(sparse_from_dense(dense.view, host).view);
+  }
+  std::vector<float> values;
+  std::unique_ptr<PackedWeight> packed;  // must not refer to the host's copy, which is gone
+};
+
+struct LinearCase {
+  std::int64_t n = 1;
+  std::int64_t k = 1;
+  std::int64_t m = 1;
+  DType weight_dtype = DType::f32;
+  double sparsity = -1;  // < 0: dense format
+  bool bias = false;
+  bool residual = false;
+  bool in_place = false;  // the residual is `out`
+  bool f32_out = false;
+  Activation activation = Activation::none;
+  std::int64_t pad = 0;
+
+  std::string name() const {
+    return "linear n=" + std::to_string(n) + " k=" + std::to_string(k) + " m=" + std::to_string(m) + " " +
+           std::string(name_of(weight_dtype)) + (sparsity < 0 ? " dense" : " sparsity " + std::to_string(sparsity)) +
+           (bias ? " bias" : "") + (residual ? " residual" : "") + (in_place ? " in place" : "") + " activation " +
+           std::to_string(static_cast<int>(activation)) + " pad " + std::to_string(pad);
+  }
+};
+
+inline void check_linear(Ops& ops, const LinearCase& c, unsigned seed) {
+  Random random(seed);
+  const DType act = ops.activation_dtype();
+  const DType out_dtype = c.f32_out ? DType::f32 : act;
+  const TestWeight weight(ops, c.weight_dtype, c.m, c.k, c.sparsity, random);
+  const TestTensor x(ops, act, {c.n, c.k}, random.normal(c.n * c.k), c.pad);
+  const TestTensor bias(ops, act, {c.m}, random.normal(c.m));
+  const TestTensor residual(ops, out_dtype, {c.n, c.m}, random.normal(c.n * c.m), c.pad);
+  const TestTensor fresh = TestTensor::poisoned(ops, out_dtype, {c.n, c.m}, c.pad);
+  const TestTensor& out = c.in_place ? residual : fresh;
+
+  EXPECT_EQ(weight.packed->rows(), c.m);
+  EXPECT_EQ(weight.packed->cols(), c.k);
+  EXPECT_EQ(weight.packed->dtype(), c.weight_dtype);
+  EXPECT_EQ(weight.packed->is_sparse(), c.sparsity >= 0);
+  Epilogue epilogue;
+  epilogue.activation = c.activation;
+  if (c.bias) epilogue.bias = bias;
+  if (c.residual) epilogue.residual = residual;
+  ops.linear(out, x, *weight.packed, epilogue);
+
+  std::vector<Bounded> expected;
+  for (std::int64_t i = 0; i < c.n; ++i) {
+    for (std::int64_t j = 0; j < c.m; ++j) {
+      double sum = c.bias ? bias.at(j) : 0;
+      double magnitude = std::abs(sum);
+      for (std::int64_t p = 0; p < c.k; ++p) {
+        const double term = x.at(i, p) * weight.values[static_cast<std::size_t>(j * c.k + p)];
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      const double activated = exact_activation(sum, c.activation);
+      const double exact = activated + (c.residual ? residual.at(i, j) : 0);
+      constexpr double kSteepest = 1.13;  // the largest slope of an activation (gelu)
+      expected.push_back({exact, storage_error(out_dtype, exact) + kSteepest * sum_error(c.k, magnitude) +
+                                     formula_error(std::abs(sum) + std::abs(exact))});
+    }
+  }
+  expect_close(out.read(), expected, c.name());
+}
+
+inline void linear_cases(Ops& ops) {
+  struct Size {
+    std::int64_t n, k, m;
+  };
+  const Size sizes[] = {{1, 1, 1},   {1, 64, 16}, {1, 576, 96}, {2, 7, 5},   {3, 65, 31},   {4, 128, 48}, {5, 1023, 3},
+                        {7, 63, 17}, {8, 96, 64}, {9, 200, 33}, {17, 40, 9}, {33, 129, 67}, {64, 72, 20}, {1, 2049, 130}};
+  unsigned index = 0;
+  for (const Size& size : sizes) {
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+      for (const double sparsity : {-1.0, 0.0, 0.4, 0.5, 0.9, 1.0}) {
+        LinearCase c{.n = size.n, .k = size.k, .m = size.m, .weight_dtype = dtype, .sparsity = sparsity};
+        c.bias = index % 2 == 1;
+        c.residual = index % 3 == 1;
+        c.in_place = c.residual && index % 2 == 0;
+        c.f32_out = index % 5 == 0;
+        c.activation = kActivations[index % 7 < 5 ? index % 7 : 0];
+        c.pad = index % 4 == 3 ? 3 : index % 4 == 1 ? 16 : 0;
+        check_linear(ops, c, index++);
+        if (testing::Test::HasFailure()) return;  // one case's message is enough
+      }
+    }
+  }
+}
+
+// A row's bits depend neither on the rows beside it nor on how many there are.
+inline void linear_rows_stand_alone(Ops& ops) {
+  constexpr std::int64_t kRows = 37, kCols = 203, kOutputs = 45;
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    for (const double sparsity : {-1.0, 0.5}) {
+      Random random(11);
+      const TestWeight weight(ops, dtype, kOutputs, kCols, sparsity, random);
+      const TestTensor x(ops, ops.activation_dtype(), {kRows, kCols}, random.normal(kRows * kCols));
+      const TestTensor together = TestTensor::poisoned(ops, ops.activation_dtype(), {kRows, kOutputs});
+      ops.linear(together, x, *weight.packed);
+      for (const std::int64_t chunk : {1, 2, 3, 4, 5, 8, 16, 20}) {
+        const TestTensor apart = TestTensor::poisoned(ops, ops.activation_dtype(), {kRows, kOutputs});
+        for (std::int64_t i = 0; i < kRows; i += chunk) {
+          const std::int64_t end = std::min(i + chunk, kRows);
+          ops.linear(apart.view().rows(i, end), x.view().rows(i, end), *weight.packed);
+        }
+        EXPECT_EQ(apart.read(), together.read()) << name_of(dtype) << " sparsity " << sparsity << " in chunks of " << chunk;
+      }
+    }
+  }
+}
+
+}  // namespace gossamer::testing_support
