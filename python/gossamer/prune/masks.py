@@ -1,0 +1,83 @@
+"""Which weights a one-shot method keeps: scores, and the smallest of them dropped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["METHODS", "keep_masks", "num_dropped"]
+
+METHODS = ("magnitude", "wanda")
+
+_BLOCK_ELEMENTS = 1 << 20  # scores held per thread
+
+
+def num_dropped(count: int, sparsity: float) -> int:
+    """How many of `count` weights a sparsity drops: the nearest integer, halves to even."""
+    return round(count * sparsity)
+
+
+def keep_masks(
+    weight: npt.NDArray[Any], sparsities: Iterable[float], norms: npt.NDArray[np.floating[Any]] | None = None
+) -> list[npt.NDArray[np.bool_]]:
+    """Masks of the weights to keep, one per sparsity.
+
+    Every output row drops the same number of weights, those with the lowest score |W| · norms. Equal scores are dropped from the highest
+    column down, so the result is a function of the arguments alone. A weight that is zero already is never kept.
+
+    Parameters
+    ----------
+    weight : [m, k], any float dtype
+    sparsities : each 0 ≤ s < 1; `num_dropped(k, s)` weights of every row are dropped
+    norms : [k] or None
+        L2 norms of the input features: Wanda (Sun et al. 2023, A Simple and Effective Pruning Approach for Large Language Models).
+        None compares magnitudes.
+
+    Returns
+    -------
+    list of bool [m, k]
+    """
+    rows, cols = weight.shape
+    wanted = list(sparsities)
+    if norms is not None and norms.shape != (cols,):
+        raise ValueError(f"norms must have one entry per input feature, {cols}, not shape {norms.shape}")
+    for sparsity in wanted:
+        if not 0 <= sparsity < 1:
+            raise ValueError(f"sparsity must be at least 0 and less than 1, not {sparsity}")
+    scale = None if norms is None else norms.astype(np.float32)
+    masks = [np.empty((rows, cols), np.bool_) for _ in wanted]
+
+    def do_block(begin: int, end: int) -> None:
+        scores = np.abs(weight[begin:end].astype(np.float32))
+        nonzero = scores != 0
+        if scale is not None:
+            scores *= scale
+        for mask, sparsity in zip(masks, wanted, strict=True):
+            mask[begin:end] = _drop_lowest(scores, num_dropped(cols, sparsity)) & nonzero
+
+    step = max(1, _BLOCK_ELEMENTS // max(1, cols))
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        for done in [pool.submit(do_block, begin, min(begin + step, rows)) for begin in range(0, rows, step)]:
+            done.result()
+    return masks
+
+
+def _drop_lowest(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.bool_]:
+    """Mask of all but the `count` lowest scores of each row; of equal ones the leftmost stay."""
+    if count == 0:
+        return np.ones(scores.shape, np.bool_)
+    threshold = np.partition(scores, count - 1, axis=1)[:, count - 1 : count]  # the count-th lowest
+    keep = scores > threshold
+    tied = scores == threshold
+    room = scores.shape[1] - count - np.count_nonzero(keep, axis=1)  # how many of the tied stay
+    crowded = np.flatnonzero(np.count_nonzero(tied, axis=1) > room)
+    keep |= tied
+    if crowded.size:
+        ranks = np.cumsum(tied[crowded], axis=1)
+        keep[crowded] &= ~tied[crowded] | (ranks <= room[crowded, None])
+    return keep
