@@ -6,9 +6,9 @@
 namespace gossamer {
 namespace {
 
-using namespace testing_support;
+using namespace gossamer::testing;
 
-class ReferenceOps : public testing::TestWithParam<OpsCase> {};
+class ReferenceOps : public ::testing::TestWithParam<OpsCase> {};
 
 TEST_P(ReferenceOps, Case) {
   HostAllocator allocator;
@@ -19,8 +19,8 @@ TEST_P(ReferenceOps, Case) {
   EXPECT_EQ(allocator.live_blocks(), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Agrees, ReferenceOps, testing::ValuesIn(all_ops_cases()), name_of_case);
-INSTANTIATE_TEST_SUITE_P(Bitwise, ReferenceOps, testing::ValuesIn(bitwise_ops_cases()), name_of_case);
+INSTANTIATE_TEST_SUITE_P(Agrees, ReferenceOps, ::testing::ValuesIn(all_ops_cases()), name_of_case);
+INSTANTIATE_TEST_SUITE_P(Bitwise, ReferenceOps, ::testing::ValuesIn(bitwise_ops_cases()), name_of_case);
 
 }  // namespace
 }  // namespace gossamer

@@ -93,8 +93,8 @@ TEST(Sampler, DrawsFollowTheDefinition) {
           for (const float min_p : {0.0F, 0.02F, 1.0F}) {
             SampleRow row{.temperature = temperature, .top_k = top_k, .top_p = top_p, .min_p = min_p};
             row.seed = rng();
-            SCOPED_TRACE(testing::Message() << "size " << size << " temperature " << temperature << " top_k " << top_k << " top_p " << top_p
-                                            << " min_p " << min_p);
+            SCOPED_TRACE(::testing::Message() << "size " << size << " temperature " << temperature << " top_k " << top_k << " top_p "
+                                              << top_p << " min_p " << min_p);
             expect_draws_follow(logits, row, oracle_probabilities(logits, row), 5);
           }
         }

@@ -7,7 +7,7 @@
 #include "support/test_tensor.h"
 #include "support/tolerance.h"
 
-namespace gossamer::testing_support {
+namespace gossamer::testing {
 
 struct RopeCase {
   std::int64_t n = 1;
@@ -21,7 +21,7 @@ struct RopeCase {
 
 // Where token i goes: distinct slots of a pool with room to spare, every fifth token nowhere.
 inline std::vector<std::int32_t> random_slots(Random& random, std::int64_t n, std::int64_t num_slots) {
-  std::vector<std::int32_t> slots = random.permutation(num_slots);
+  std::vector<std::int32_t> slots = permutation(random, num_slots);
   slots.resize(static_cast<std::size_t>(n));
   for (std::size_t i = 4; i < slots.size(); i += 5) slots[i] = -1;
   return slots;
@@ -45,14 +45,14 @@ inline void check_rope_and_write_kv(Ops& ops, const RopeCase& c, DType kv_dtype,
   const DType act = ops.activation_dtype();
   constexpr std::int64_t kPositions = 50;
   const std::int64_t num_blocks = (2 * c.n) / c.block_size + 2;
-  const TestTensor q(ops, act, {c.n, c.num_heads, c.head_dim}, random.normal(c.n * c.num_heads * c.head_dim), c.pad);
-  const TestTensor k(ops, act, {c.n, c.num_kv_heads, c.head_dim}, random.normal(c.n * c.num_kv_heads * c.head_dim), c.pad);
-  const TestTensor v(ops, act, {c.n, c.num_kv_heads, c.head_dim}, random.normal(c.n * c.num_kv_heads * c.head_dim), c.pad);
+  const TestTensor q(ops, act, {c.n, c.num_heads, c.head_dim}, normal(random, c.n * c.num_heads * c.head_dim), c.pad);
+  const TestTensor k(ops, act, {c.n, c.num_kv_heads, c.head_dim}, normal(random, c.n * c.num_kv_heads * c.head_dim), c.pad);
+  const TestTensor v(ops, act, {c.n, c.num_kv_heads, c.head_dim}, normal(random, c.n * c.num_kv_heads * c.head_dim), c.pad);
   const Shape pool{num_blocks, c.num_kv_heads, c.block_size, c.head_dim};
   const TestTensor keys = TestTensor::poisoned(ops, kv_dtype, pool), values = TestTensor::poisoned(ops, kv_dtype, pool);
   const std::int64_t table_columns = std::max<std::int64_t>(c.rotary_half, 1);
-  const TestTensor cos(ops, DType::f32, {kPositions, table_columns}, random.normal(kPositions * table_columns));
-  const TestTensor sin(ops, DType::f32, {kPositions, table_columns}, random.normal(kPositions * table_columns));
+  const TestTensor cos(ops, DType::f32, {kPositions, table_columns}, normal(random, kPositions * table_columns));
+  const TestTensor sin(ops, DType::f32, {kPositions, table_columns}, normal(random, kPositions * table_columns));
   const RopeTable rope{cos, sin};
   std::vector<std::int32_t> position_list;
   for (std::int64_t i = 0; i < c.n; ++i)
@@ -151,14 +151,14 @@ struct AttentionProblem {
     }
     num_tokens = starts.back();
     const auto num_seqs = static_cast<std::int64_t>(c.sequences.size());
-    const std::vector<std::int32_t> shuffled = random.permutation(num_blocks);
+    const std::vector<std::int32_t> shuffled = permutation(random, num_blocks);
     std::vector<std::int32_t> table(static_cast<std::size_t>(num_seqs * table_width), -1);
     std::vector<float> pool_keys(static_cast<std::size_t>(num_blocks * row * c.block_size), kNan), pool_values = pool_keys;
     std::size_t next_block = 0;
     for (std::int64_t s = 0; s < num_seqs; ++s) {
       const std::int64_t context = c.sequences[static_cast<std::size_t>(s)].context_len;
-      keys.push_back(random.normal(context * row));
-      values.push_back(random.normal(context * row));
+      keys.push_back(normal(random, context * row));
+      values.push_back(normal(random, context * row));
       for (std::int64_t token = 0; token < context; ++token) {
         std::int32_t& block = table[static_cast<std::size_t>(s * table_width + token / c.block_size)];
         if (token % c.block_size == 0) block = shuffled[next_block++];
@@ -176,7 +176,7 @@ struct AttentionProblem {
     key_pool = std::make_unique<TestTensor>(ops, c.kv_dtype, pool, pool_keys);
     value_pool = std::make_unique<TestTensor>(ops, c.kv_dtype, pool, pool_values);
     q = std::make_unique<TestTensor>(ops, ops.activation_dtype(), Shape{num_tokens, c.num_heads, c.head_dim},
-                                     random.normal(num_tokens * c.num_heads * c.head_dim, c.q_scale), c.pad);
+                                     normal(random, num_tokens * c.num_heads * c.head_dim, c.q_scale), c.pad);
     query_start = std::make_unique<IntTensor>(ops, starts);
     context_len = std::make_unique<IntTensor>(ops, lengths);
     block_table = std::make_unique<IntTensor>(ops, table);
@@ -285,7 +285,7 @@ inline void attention_cases(Ops& ops) {
     for (const DType kv_dtype : {DType::f32, DType::f16, DType::bf16}) {
       c.kv_dtype = kv_dtype;
       check_attention(ops, c, seed++);
-      if (testing::Test::HasFailure()) return;
+      if (::testing::Test::HasFailure()) return;
     }
   }
 }
@@ -325,4 +325,4 @@ inline void attention_queries_stand_alone(Ops& ops) {
   }
 }
 
-}  // namespace gossamer::testing_support
+}  // namespace gossamer::testing

@@ -6,7 +6,7 @@
 #include "support/test_tensor.h"
 #include "support/tolerance.h"
 
-namespace gossamer::testing_support {
+namespace gossamer::testing {
 
 // The activation functions as their definitions have them.
 inline double exact_activation(double x, Activation activation) {
@@ -25,8 +25,8 @@ inline constexpr Activation kActivations[] = {Activation::none, Activation::relu
 
 // A weight [m, k] on the host and packed. sparsity < 0: dense format.
 struct TestWeight {
-  TestWeight(Ops& ops, DType dtype, std::int64_t m, std::int64_t k, double sparsity, Random& random) : values(random.normal(m * k)) {
-    for (float& value : values) value = random.chance(sparsity) ? 0.0F : round_to(dtype, value);
+  TestWeight(Ops& ops, DType dtype, std::int64_t m, std::int64_t k, double sparsity, Random& random) : values(normal(random, m * k)) {
+    for (float& value : values) value = random.uniform() < sparsity ? 0.0F : round_to(dtype, value);
     HostAllocator host;
     OwnedTensor dense(host, dtype, {m, k});
     visit_floating(dtype, [&](auto tag) {
@@ -65,9 +65,9 @@ inline void check_linear(Ops& ops, const LinearCase& c, unsigned seed) {
   const DType act = ops.activation_dtype();
   const DType out_dtype = c.f32_out ? DType::f32 : act;
   const TestWeight weight(ops, c.weight_dtype, c.m, c.k, c.sparsity, random);
-  const TestTensor x(ops, act, {c.n, c.k}, random.normal(c.n * c.k), c.pad);
-  const TestTensor bias(ops, act, {c.m}, random.normal(c.m));
-  const TestTensor residual(ops, out_dtype, {c.n, c.m}, random.normal(c.n * c.m), c.pad);
+  const TestTensor x(ops, act, {c.n, c.k}, normal(random, c.n * c.k), c.pad);
+  const TestTensor bias(ops, act, {c.m}, normal(random, c.m));
+  const TestTensor residual(ops, out_dtype, {c.n, c.m}, normal(random, c.n * c.m), c.pad);
   const TestTensor fresh = TestTensor::poisoned(ops, out_dtype, {c.n, c.m}, c.pad);
   const TestTensor& out = c.in_place ? residual : fresh;
 
@@ -119,7 +119,7 @@ inline void linear_cases(Ops& ops) {
         c.activation = kActivations[index % 7 < 5 ? index % 7 : 0];
         c.pad = index % 4 == 3 ? 3 : index % 4 == 1 ? 16 : 0;
         check_linear(ops, c, index++);
-        if (testing::Test::HasFailure()) return;  // one case's message is enough
+        if (::testing::Test::HasFailure()) return;  // one case's message is enough
       }
     }
   }
@@ -132,7 +132,7 @@ inline void linear_rows_stand_alone(Ops& ops) {
     for (const double sparsity : {-1.0, 0.5}) {
       Random random(11);
       const TestWeight weight(ops, dtype, kOutputs, kCols, sparsity, random);
-      const TestTensor x(ops, ops.activation_dtype(), {kRows, kCols}, random.normal(kRows * kCols));
+      const TestTensor x(ops, ops.activation_dtype(), {kRows, kCols}, normal(random, kRows * kCols));
       const TestTensor together = TestTensor::poisoned(ops, ops.activation_dtype(), {kRows, kOutputs});
       ops.linear(together, x, *weight.packed);
       for (const std::int64_t chunk : {1, 2, 3, 4, 5, 8, 16, 20}) {
@@ -147,4 +147,4 @@ inline void linear_rows_stand_alone(Ops& ops) {
   }
 }
 
-}  // namespace gossamer::testing_support
+}  // namespace gossamer::testing

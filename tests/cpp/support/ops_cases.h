@@ -9,7 +9,7 @@
 #include "support/linear_cases.h"
 #include "support/pointwise_cases.h"
 
-namespace gossamer::testing_support {
+namespace gossamer::testing {
 
 struct OpsCase {
   const char* name;
@@ -35,6 +35,6 @@ inline std::vector<OpsCase> bitwise_ops_cases() {
 }
 
 // The name of a case as a test parameter.
-inline std::string name_of_case(const testing::TestParamInfo<OpsCase>& info) { return info.param.name; }
+inline std::string name_of_case(const ::testing::TestParamInfo<OpsCase>& info) { return info.param.name; }
 
-}  // namespace gossamer::testing_support
+}  // namespace gossamer::testing

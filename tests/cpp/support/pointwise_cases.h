@@ -5,7 +5,7 @@
 #include "support/test_tensor.h"
 #include "support/tolerance.h"
 
-namespace gossamer::testing_support {
+namespace gossamer::testing {
 
 inline void embedding_cases(Ops& ops) {
   const DType act = ops.activation_dtype();
@@ -17,10 +17,10 @@ inline void embedding_cases(Ops& ops) {
         constexpr std::int64_t kRowBegin = 10, kRows = 6;
         const std::vector<std::int32_t> id_list = {10, 15, 9, 16, 0, 12, 12, 100000};  // both ends, just outside, far outside, twice
         const auto n = static_cast<std::int64_t>(id_list.size());
-        const TestTensor table(ops, table_dtype, {kRows, h}, random.normal(kRows * h), accumulate ? 5 : 0);
+        const TestTensor table(ops, table_dtype, {kRows, h}, normal(random, kRows * h), accumulate ? 5 : 0);
         const IntTensor ids(ops, id_list);
         const TestTensor out =
-            accumulate ? TestTensor(ops, act, {n, h}, random.normal(n * h), 3) : TestTensor::poisoned(ops, act, {n, h}, 3);
+            accumulate ? TestTensor(ops, act, {n, h}, normal(random, n * h), 3) : TestTensor::poisoned(ops, act, {n, h}, 3);
         ops.embedding(out, table, ids, kRowBegin, accumulate);
 
         std::vector<Bounded> expected;
@@ -66,9 +66,9 @@ inline void check_norm(Ops& ops, const NormCase& c, bool layer_norm, unsigned se
   Random random(seed);
   const DType act = ops.activation_dtype();
   const std::int64_t size = c.shape.back();
-  const TestTensor x(ops, act, c.shape, random.normal(product(c.shape), c.scale, layer_norm && act == DType::f32 ? c.mean : 0.0F), c.pad);
-  const TestTensor weight(ops, act, {size}, random.normal(size));
-  const TestTensor bias(ops, act, {size}, random.normal(size));
+  const TestTensor x(ops, act, c.shape, normal(random, product(c.shape), c.scale, layer_norm && act == DType::f32 ? c.mean : 0.0F), c.pad);
+  const TestTensor weight(ops, act, {size}, normal(random, size));
+  const TestTensor bias(ops, act, {size}, normal(random, size));
   const TestTensor fresh = TestTensor::poisoned(ops, act, c.shape, c.pad);
   const TestTensor& out = c.in_place ? x : fresh;
   if (layer_norm) {
@@ -107,7 +107,7 @@ inline void gated_activation_cases(Ops& ops) {
     for (const std::int64_t size : {1, 5, 16, 67, 1536}) {
       Random random(static_cast<unsigned>(size));
       const std::int64_t n = size > 100 ? 2 : 9;
-      std::vector<float> values = random.normal(n * 2 * size, 3.0F);
+      std::vector<float> values = normal(random, n * 2 * size, 3.0F);
       const float extremes[] = {0.0F, -0.0F, 20.0F, -20.0F, 104.0F, -104.0F, 1e4F, -1e4F};
       for (std::size_t i = 0; i < std::size(extremes) && static_cast<std::int64_t>(i) < n; ++i)
         values[i * 2 * static_cast<std::size_t>(size)] = extremes[i];  // the first gate of row i
@@ -132,7 +132,7 @@ inline void gather_rows_cases(Ops& ops) {
   const DType act = ops.activation_dtype();
   for (const std::int64_t h : {1, 9, 64}) {
     Random random(static_cast<unsigned>(h));
-    const TestTensor x(ops, act, {7, h}, random.normal(7 * h), 4);
+    const TestTensor x(ops, act, {7, h}, normal(random, 7 * h), 4);
     const IntTensor rows(ops, {6, 0, 3, 3, 1});
     const TestTensor out = TestTensor::poisoned(ops, act, {5, h}, 1);
     ops.gather_rows(out, x, rows);
@@ -147,8 +147,8 @@ inline void add_cases(Ops& ops) {
   const DType act = ops.activation_dtype();
   for (const std::int64_t h : {1, 9, 64, 131}) {
     Random random(static_cast<unsigned>(h));
-    const TestTensor x(ops, act, {3, h}, random.normal(3 * h), 4);
-    const TestTensor y(ops, act, {3, h}, random.normal(3 * h), 1);
+    const TestTensor x(ops, act, {3, h}, normal(random, 3 * h), 4);
+    const TestTensor y(ops, act, {3, h}, normal(random, 3 * h), 1);
     ops.add(x, y);
     std::vector<Bounded> expected;
     for (std::int64_t i = 0; i < 3 * h; ++i) expected.push_back({x.at(i) + y.at(i), storage_error(act, x.at(i) + y.at(i))});
@@ -162,16 +162,16 @@ inline void empty_cases(Ops& ops) {
   const DType act = ops.activation_dtype();
   Random random(3);
   const TestWeight weight(ops, DType::f32, 4, 8, 0.5, random);
-  const TestTensor x(ops, act, {0, 8}, {}), out(ops, act, {0, 4}, {}), norm_weight(ops, act, {8}, random.normal(8));
+  const TestTensor x(ops, act, {0, 8}, {}), out(ops, act, {0, 4}, {}), norm_weight(ops, act, {8}, normal(random, 8));
   const IntTensor none(ops, {});
   ops.linear(out, x, *weight.packed);
-  ops.embedding(x, TestTensor(ops, act, {2, 8}, random.normal(16)), none);
+  ops.embedding(x, TestTensor(ops, act, {2, 8}, normal(random, 16)), none);
   ops.rms_norm(x, x, norm_weight, 1e-5F);
   ops.layer_norm(x, x, norm_weight, norm_weight, 1e-5F);
   ops.gated_activation(out, x, Activation::silu);
-  ops.gather_rows(x, TestTensor(ops, act, {2, 8}, random.normal(16)), none);
+  ops.gather_rows(x, TestTensor(ops, act, {2, 8}, normal(random, 16)), none);
   ops.add(x, x);
   EXPECT_TRUE(out.read().empty());
 }
 
-}  // namespace gossamer::testing_support
+}  // namespace gossamer::testing

@@ -1,4 +1,4 @@
-// Tensors on the device under test together with the numbers they hold, and random numbers to fill them.
+// Tensors on the device under test together with the numbers they hold, and numbers to fill them.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -9,14 +9,14 @@
 #include <functional>
 #include <limits>
 #include <numeric>
-#include <random>
 #include <utility>
 #include <vector>
 
 #include "core/memory.h"
 #include "ops/ops.h"
+#include "support/random.h"
 
-namespace gossamer::testing_support {
+namespace gossamer::testing {
 
 inline constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -30,27 +30,24 @@ inline float round_to(DType dtype, float value) {
   return visit_floating(dtype, [&](auto tag) { return to_float(from_float<typename decltype(tag)::type>(value)); });
 }
 
-class Random {
- public:
-  explicit Random(unsigned seed) : rng_(seed) {}
-  std::vector<float> normal(std::int64_t count, float scale = 1.0F, float mean = 0.0F) {
-    std::normal_distribution<float> distribution(mean, scale);
-    std::vector<float> values(static_cast<std::size_t>(count));
-    for (float& value : values) value = distribution(rng_);
-    return values;
+// Normally distributed (Box-Muller).
+inline std::vector<float> normal(Random& random, std::int64_t count, float scale = 1.0F, float mean = 0.0F) {
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (float& value : values) {
+    const double radius = std::sqrt(-2 * std::log(1 - random.uniform()));
+    value = mean + scale * static_cast<float>(radius * std::cos(2 * M_PI * random.uniform()));
   }
-  std::int64_t below(std::int64_t bound) { return std::uniform_int_distribution<std::int64_t>(0, bound - 1)(rng_); }
-  bool chance(double probability) { return std::bernoulli_distribution(probability)(rng_); }
-  std::vector<std::int32_t> permutation(std::int64_t count) {
-    std::vector<std::int32_t> values(static_cast<std::size_t>(count));
-    std::iota(values.begin(), values.end(), 0);
-    std::shuffle(values.begin(), values.end(), rng_);
-    return values;
-  }
+  return values;
+}
 
- private:
-  std::mt19937 rng_;
-};
+// 0 .. count-1, shuffled.
+inline std::vector<std::int32_t> permutation(Random& random, std::int64_t count) {
+  std::vector<std::int32_t> values(static_cast<std::size_t>(count));
+  std::iota(values.begin(), values.end(), 0);
+  for (std::int64_t i = count - 1; i > 0; --i)
+    std::swap(values[static_cast<std::size_t>(i)], values[static_cast<std::size_t>(random.below(i + 1))]);
+  return values;
+}
 
 // A floating tensor on the device. With pad > 0 its rows lie pad elements apart, and the gaps hold NaN: reading one spoils the result,
 // writing one fails in read().
@@ -142,4 +139,4 @@ class IntTensor {
   OwnedTensor storage_;
 };
 
-}  // namespace gossamer::testing_support
+}  // namespace gossamer::testing

@@ -11,7 +11,7 @@
 
 #include "core/dtype.h"
 
-namespace gossamer::testing_support {
+namespace gossamer::testing {
 
 // Half the distance of 1 to the next number: the relative error of one rounding.
 inline double unit_roundoff(DType dtype) {
@@ -62,4 +62,4 @@ inline void expect_close(std::span<const float> actual, std::span<const Bounded>
                          << actual[worst] << ", exact " << expected[worst].exact << ", tolerance " << expected[worst].tolerance;
 }
 
-}  // namespace gossamer::testing_support
+}  // namespace gossamer::testing
