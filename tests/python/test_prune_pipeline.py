@@ -51,12 +51,12 @@ def fake_norms(shape_of):
     return collect
 
 
-@pytest.fixture()
+@pytest.fixture
 def model(tmp_path):
     return make_model(tmp_path / "dense")
 
 
-@pytest.fixture()
+@pytest.fixture
 def norms(model, monkeypatch):
     with ModelReader(model) as reader:
         shapes = {n: reader.record(n).shape for n in reader.names() if len(reader.record(n).shape) == 2}

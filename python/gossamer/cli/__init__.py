@@ -62,7 +62,9 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(
+    cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
+)
 @click.version_option(package_name="gossamer")
 def cli() -> None:
     """Run and prune large language models with unstructured-sparse weights."""
