@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         QueueFullError,
         UnsafePathError,
     )
-    from gossamer.outputs import Calibration, CompletionOutput, Logprob, RequestOutput, StreamChunk
+    from gossamer.outputs import Calibration, CompletionOutput, Logprob, RequestOutput, RuntimeInfo, RuntimeStats, StreamChunk
     from gossamer.runtime import Runtime
     from gossamer.sampling_params import SamplingParams
 
@@ -43,6 +43,8 @@ __all__ = [
     "QueueFullError",
     "RequestOutput",
     "Runtime",
+    "RuntimeInfo",
+    "RuntimeStats",
     "SamplingParams",
     "StreamChunk",
     "UnsafePathError",
@@ -50,7 +52,7 @@ __all__ = [
 ]
 
 _RUNTIME = {"Runtime": "runtime", "SamplingParams": "sampling_params"}
-_OUTPUTS = ("Calibration", "CompletionOutput", "Logprob", "RequestOutput", "StreamChunk")
+_OUTPUTS = ("Calibration", "CompletionOutput", "Logprob", "RequestOutput", "RuntimeInfo", "RuntimeStats", "StreamChunk")
 
 
 def __getattr__(name: str) -> Any:

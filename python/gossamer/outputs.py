@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Calibration", "CompletionOutput", "FinishReason", "Logprob", "RequestOutput", "StreamChunk", "TokenLogprobs"]
+__all__ = [
+    "Calibration",
+    "CompletionOutput",
+    "FinishReason",
+    "Logprob",
+    "RequestOutput",
+    "RuntimeInfo",
+    "RuntimeStats",
+    "StreamChunk",
+    "TokenLogprobs",
+]
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -88,3 +98,57 @@ class Calibration:
 
     num_tokens: int
     sum_squares: dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """What was loaded, and with what sizes. Bytes are bytes; `pruning` is the manifest's record of how the model was pruned."""
+
+    model_path_name: str
+    model_id: str
+    architecture: str
+    producer: str
+    pruning: dict[str, Any] | None
+    device: str
+    activation_dtype: str
+    kv_dtype: str
+    num_parameters: int
+    weight_bytes: int
+    sparse_elements: int
+    sparse_zeros: int
+    vocab_size: int
+    num_layers: int
+    hidden_size: int
+    max_model_len: int
+    kv_bytes: int
+    num_blocks: int
+    block_size: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    eos_token_ids: list[int]
+    bos_token_id: int | None
+
+    @property
+    def sparsity(self) -> float:
+        """Zeros ÷ weights of the linears that are stored sparse; 0 when there is none."""
+        return self.sparse_zeros / self.sparse_elements if self.sparse_elements else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeStats:
+    """Counters since load. A step with any prompt token counts as prefill; `host_allocations` is constant in steady state."""
+
+    steps: int
+    prefill_tokens: int
+    decode_tokens: int
+    preemptions: int
+    requests_finished: int
+    requests_aborted: int
+    requests_failed: int
+    waiting: int
+    running: int
+    free_blocks: int
+    prefill_seconds: float
+    decode_seconds: float
+    host_allocations: int
+    host_live_bytes: int

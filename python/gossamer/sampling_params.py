@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import numbers
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from gossamer.checks import INT32_MAX, INT64_MAX, integer, real, shown
 
 __all__ = ["SamplingParams"]
 
 _MAX_STOP_STRINGS = 1024
 _MAX_STOP_CHARACTERS = 65536  # of all stop strings together
-_INT32_MAX = 2**31 - 1
-_INT64_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,25 +85,25 @@ class SamplingParams:
     skip_special_tokens: bool = True
 
     def __post_init__(self) -> None:
-        self._set("n", _integer("n", self.n, 1, 16384))
-        self._set("temperature", _real("temperature", self.temperature, 0.0, math.inf))
-        self._set("top_k", _integer("top_k", self.top_k, -1, _INT32_MAX))
-        self._set("top_p", _real("top_p", self.top_p, 0.0, 1.0, open_low=True))
-        self._set("min_p", _real("min_p", self.min_p, 0.0, 1.0))
-        self._set("repetition_penalty", _real("repetition_penalty", self.repetition_penalty, 0.0, math.inf, open_low=True))
-        self._set("presence_penalty", _real("presence_penalty", self.presence_penalty, -2.0, 2.0))
-        self._set("frequency_penalty", _real("frequency_penalty", self.frequency_penalty, -2.0, 2.0))
+        self._set("n", integer("n", self.n, 1, 16384))
+        self._set("temperature", real("temperature", self.temperature, 0.0, math.inf))
+        self._set("top_k", integer("top_k", self.top_k, -1, INT32_MAX))
+        self._set("top_p", real("top_p", self.top_p, 0.0, 1.0, open_low=True))
+        self._set("min_p", real("min_p", self.min_p, 0.0, 1.0))
+        self._set("repetition_penalty", real("repetition_penalty", self.repetition_penalty, 0.0, math.inf, open_low=True))
+        self._set("presence_penalty", real("presence_penalty", self.presence_penalty, -2.0, 2.0))
+        self._set("frequency_penalty", real("frequency_penalty", self.frequency_penalty, -2.0, 2.0))
         if self.seed is not None:
-            self._set("seed", _integer("seed", self.seed, 0, 2**64 - 1))
+            self._set("seed", integer("seed", self.seed, 0, 2**64 - 1))
         self._set("stop", _stop_strings(self.stop))
         self._set("stop_token_ids", _token_ids("stop_token_ids", self.stop_token_ids))
         if self.max_tokens is not None:
-            self._set("max_tokens", _integer("max_tokens", self.max_tokens, 1, _INT64_MAX))
-        highest = _INT64_MAX if self.max_tokens is None else self.max_tokens
-        self._set("min_tokens", _integer("min_tokens", self.min_tokens, 0, highest, high_name="max_tokens"))
+            self._set("max_tokens", integer("max_tokens", self.max_tokens, 1, INT64_MAX))
+        highest = INT64_MAX if self.max_tokens is None else self.max_tokens
+        self._set("min_tokens", integer("min_tokens", self.min_tokens, 0, highest, high_name="max_tokens"))
         for name in ("logprobs", "prompt_logprobs"):
             if getattr(self, name) is not None:
-                self._set(name, _integer(name, getattr(self, name), 0, _INT32_MAX))
+                self._set(name, integer(name, getattr(self, name), 0, INT32_MAX))
         self._set("logit_bias", _logit_bias(self.logit_bias))
         for name in ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens"):
             if not isinstance(getattr(self, name), bool):
@@ -120,39 +118,12 @@ class SamplingParams:
         object.__setattr__(self, name, value)
 
 
-def _integer(name: str, value: Any, low: int, high: int, *, high_name: str = "") -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {_shown(value)}") from None
-    if not low <= number <= high:
-        limit = f"{high_name} = {high}" if high_name and high != _INT64_MAX else str(high)
-        raise ValueError(f"{name} must be from {low} to {limit}, not {_shown(value)}")
-    return number
-
-
-def _real(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, not {_shown(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    above = number > low if open_low else number >= low
-    if not (math.isfinite(number) and above and number <= high):
-        bound = "a finite number" if math.isinf(high) else f"at most {high:g} and"
-        raise ValueError(f"{name} must be {bound} {'above' if open_low else 'at least'} {low:g}, not {_shown(value)}")
-    return number + 0.0  # -0.0 becomes 0.0
-
-
 def _stop_strings(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     strings = (value,) if isinstance(value, str) else value
     if not isinstance(strings, Sequence) or not all(isinstance(string, str) for string in strings):
-        raise TypeError(f"stop must be a string or a sequence of strings, not {_shown(value)}")
+        raise TypeError(f"stop must be a string or a sequence of strings, not {shown(value)}")
     if len(strings) > _MAX_STOP_STRINGS or sum(map(len, strings)) > _MAX_STOP_CHARACTERS:
         raise ValueError(f"stop must hold at most {_MAX_STOP_STRINGS} strings of at most {_MAX_STOP_CHARACTERS} characters together")
     if not all(strings):
@@ -164,24 +135,17 @@ def _token_ids(name: str, value: Any) -> tuple[int, ...]:
     if value is None:
         return ()
     if isinstance(value, (str, bytes, int)) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a sequence of token ids, not {_shown(value)}")
-    return tuple(_integer(f"{name}[{i}]", token, 0, _INT32_MAX) for i, token in enumerate(value))
+        raise TypeError(f"{name} must be a sequence of token ids, not {shown(value)}")
+    return tuple(integer(f"{name}[{i}]", token, 0, INT32_MAX) for i, token in enumerate(value))
 
 
 def _logit_bias(value: Any) -> dict[int, float] | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise TypeError(f"logit_bias must map token ids to numbers, not {_shown(value)}")
+        raise TypeError(f"logit_bias must map token ids to numbers, not {shown(value)}")
     bias = {}
     for token, amount in value.items():
-        token = _integer("a token id of logit_bias", token, 0, _INT32_MAX)
-        bias[token] = _real(f"logit_bias[{token}]", amount, -100.0, 100.0)
+        token = integer("a token id of logit_bias", token, 0, INT32_MAX)
+        bias[token] = real(f"logit_bias[{token}]", amount, -100.0, 100.0)
     return bias
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, int) and value.bit_length() > 128:  # too long to print, and slow
-        return f"an integer of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,61 @@
+"""The small files of a model directory that Python reads: tokenizer, chat template, sampling defaults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gossamer import _core
+from gossamer.chat_template import ChatTemplate
+from gossamer.errors import CheckpointError
+from gossamer.sampling_params import SamplingParams
+from gossamer.tokenizer import Tokenizer
+
+__all__ = ["ModelFiles"]
+
+_NAMES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
+_DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What they hold; None where the model has no such file.
+
+    `defaults` are the sampling parameters of generation_config.json.
+    """
+
+    model_id: str
+    tokenizer: Tokenizer | None
+    chat_template: ChatTemplate | None
+    defaults: SamplingParams
+
+    @classmethod
+    def read(cls, path: str, allow_symlinks: bool) -> ModelFiles:
+        """Read them through the core's checkpoint reader, which checks paths, types and digests."""
+        checkpoint = _core.Checkpoint.open(path, "header", allow_symlinks)
+        files = {name: contents for name in _NAMES if (contents := checkpoint.side_file(name))}
+        tokenizer = Tokenizer(files["tokenizer.json"]) if "tokenizer.json" in files else None
+        return cls(checkpoint.model_id, tokenizer, ChatTemplate.from_files(files), generation_defaults(files))
+
+
+def generation_defaults(files: Mapping[str, bytes]) -> SamplingParams:
+    """Return the sampling parameters of generation_config.json, as vLLM takes them; ``"do_sample": false`` is temperature 0."""
+    name = "generation_config.json"
+    try:
+        config: Any = json.loads(files.get(name) or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{name}: not JSON: {error}", file=name) from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{name}: expected a JSON object, found {type(config).__name__}", file=name)
+    values = {field: config[field] for field in _DEFAULTS if config.get(field) is not None}
+    if config.get("do_sample") is False:
+        values["temperature"] = 0.0
+    defaults = SamplingParams()
+    for field, value in values.items():
+        try:
+            defaults = replace(defaults, **{field: value})
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{name}: {error}", file=name, field=field) from error
+    return defaults
