@@ -22,7 +22,8 @@ struct RopeConfig {
   std::int64_t original_max_positions = 0;
   double beta_fast = 32.0;  // yarn
   double beta_slow = 1.0;
-  std::optional<double> attention_factor;
+  bool truncate = true;           // yarn: round the correction range to whole dimensions
+  double attention_factor = 1.0;  // of cos and sin; yarn's default and mscale are resolved by the parser
 };
 
 struct ModelConfig {

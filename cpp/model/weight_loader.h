@@ -1,0 +1,71 @@
+// WeightLoader: turns logical tensors of a checkpoint into packed weights of this rank. A family's build runs twice: first with a planning
+// loader, which notes the tensors asked for and reads nothing, then, when the checkpoint was found to hold exactly those, for real.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "model/blocks.h"
+#include "model/linear.h"
+
+namespace gossamer {
+
+struct LinearSpec {
+  std::vector<std::string> modules;  // "model.layers.0.self_attn.q_proj", ...: stacked by rows into one product
+  std::vector<std::int64_t> rows;    // output features of each
+  std::int64_t cols = 0;             // input features
+  bool bias = false;                 // every module has a .bias
+  Shard shard = Shard::whole;
+};
+
+class WeightLoader {
+ public:
+  enum class Mode { plan, load };
+  WeightLoader(Mode mode, const Checkpoint& checkpoint, Ops& ops, Communicator& comm, ThreadPool& pool, const LoadOptions& options);
+
+  Linear linear(const LinearSpec& spec);
+  // A norm's weight or a bias, in the activation dtype.
+  OwnedTensor vector(const std::string& name, std::int64_t size);
+  // One value repeated, for norms without parameters.
+  OwnedTensor constant(std::int64_t size, float value);
+  // A lookup table in its stored dtype, whole on every rank.
+  OwnedTensor table(const std::string& name, std::int64_t rows, std::int64_t cols);
+  // The token embedding and the head, cut by vocabulary. A tied head is the embedding.
+  Vocabulary vocabulary(const std::string& embedding_module, const std::string& head_module, const ModelConfig& config);
+  RopeTables rope(const ModelConfig& config);
+
+  // What this rank holds of `total`; planning has checked that it divides.
+  std::int64_t share(std::int64_t total) const { return total / comm_.size(); }
+  Ops& ops() const { return ops_; }
+
+  const std::map<std::string, std::vector<std::int64_t>>& expected() const { return expected_; }
+  const WeightStats& stats() const { return stats_; }
+
+ private:
+  struct Part;  // one logical matrix on the host
+  void expect(const std::string& name, std::vector<std::int64_t> shape);
+  bool planning() const { return mode_ == Mode::plan; }
+  Part read_part(const std::string& name);
+  OwnedTensor read_plain(const std::string& name);  // dense, whatever its encoding
+  void cut(Part& part, Shard shard);
+  std::unique_ptr<PackedWeight> pack(std::vector<Part>& parts);
+  OwnedTensor to_device(const Tensor& host);
+  OwnedTensor bias(const LinearSpec& spec);
+  void count_resident(std::int64_t bytes) { stats_.weight_bytes += bytes; }
+  void report_progress(const TensorRecord& record);
+
+  Mode mode_;
+  const Checkpoint& checkpoint_;
+  Ops& ops_;
+  Communicator& comm_;
+  ThreadPool& pool_;
+  const LoadOptions& options_;
+  HostAllocator host_;  // staging
+  std::map<std::string, std::vector<std::int64_t>> expected_;
+  WeightStats stats_;
+  std::int64_t bytes_done_ = 0;
+  std::int64_t bytes_total_ = 0;
+};
+
+}  // namespace gossamer
