@@ -8,6 +8,7 @@
 #include "support/attention_cases.h"
 #include "support/linear_cases.h"
 #include "support/pointwise_cases.h"
+#include "support/sample_cases.h"
 
 namespace gossamer::testing {
 
@@ -27,11 +28,18 @@ inline std::vector<OpsCase> all_ops_cases() {
           {"Attention", attention_cases},
           {"GatherRows", gather_rows_cases},
           {"Add", add_cases},
-          {"Empty", empty_cases}};
+          {"Empty", empty_cases},
+          {"SampleDraws", sample_draws_cases},
+          {"SampleDistribution", sample_distribution_case},
+          {"SampleGreedy", sample_greedy_cases},
+          {"SampleLogprobs", sample_logprobs_cases},
+          {"SampleEdges", sample_edge_cases}};
 }
 
 inline std::vector<OpsCase> bitwise_ops_cases() {
-  return {{"LinearRowsStandAlone", linear_rows_stand_alone}, {"AttentionQueriesStandAlone", attention_queries_stand_alone}};
+  return {{"LinearRowsStandAlone", linear_rows_stand_alone},
+          {"AttentionQueriesStandAlone", attention_queries_stand_alone},
+          {"SampleRowsStandAlone", sample_rows_stand_alone}};
 }
 
 // The name of a case as a test parameter.
