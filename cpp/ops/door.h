@@ -2,6 +2,7 @@
 // nothing.
 #pragma once
 
+#include <cstdio>
 #include <string>
 #include <string_view>
 
@@ -11,7 +12,11 @@ namespace gossamer::detail {
 
 inline void append(std::string& out, std::string_view text) { out += text; }
 inline void append(std::string& out, std::int64_t number) { out += std::to_string(number); }
-inline void append(std::string& out, double number) { out += std::to_string(number); }
+inline void append(std::string& out, double number) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", number);
+  out += text;
+}
 inline void append(std::string& out, DType dtype) { out += name_of(dtype); }
 inline void append(std::string& out, Device device) { out += device.to_string(); }
 inline void append(std::string& out, const Tensor& tensor) { out += tensor.to_string(); }

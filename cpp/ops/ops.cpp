@@ -19,19 +19,19 @@ std::unique_ptr<PackedWeight> Ops::pack(const Tensor& dense) {
 std::unique_ptr<PackedWeight> Ops::pack(const SparseWeight& weight) {
   const Door door("pack", device());
   door.expect(weight.rows > 0 && weight.cols > 0, "the weight is [", weight.rows, ", ", weight.cols, "]; both sizes must be positive");
-  door.host_tensor("the mask", weight.mask, 2);
-  door.of_dtype("the mask", weight.mask, DType::u8);
-  door.contiguous("the mask", weight.mask);
-  door.expect(weight.mask.size(0) == weight.rows && weight.mask.size(1) == weight.mask_stride(), "the mask is ", weight.mask,
+  door.host_tensor("mask", weight.mask, 2);
+  door.of_dtype("mask", weight.mask, DType::u8);
+  door.contiguous("mask", weight.mask);
+  door.expect(weight.mask.size(0) == weight.rows && weight.mask.size(1) == weight.mask_stride(), "mask is ", weight.mask,
               " but the weight is [", weight.rows, ", ", weight.cols, "]");
-  door.host_tensor("the values", weight.values, 1);
-  door.floating("the values", weight.values);
+  door.host_tensor("values", weight.values, 1);
+  door.floating("values", weight.values);
   door.host_tensor("row_offsets", weight.row_offsets, 1);
   door.of_dtype("row_offsets", weight.row_offsets, DType::i64);
   door.expect(weight.row_offsets.size(0) == weight.rows + 1, "row_offsets is ", weight.row_offsets,
               " but the weight has rows = ", weight.rows);
   const std::int64_t last_offset = weight.row_offsets.data<std::int64_t>()[weight.rows];
-  door.expect(last_offset == weight.nnz(), "the values are ", weight.values, " but row_offsets ends at ", last_offset);
+  door.expect(last_offset == weight.nnz(), "values is ", weight.values, " but row_offsets ends at ", last_offset);
   return do_pack_sparse(weight);
 }
 
