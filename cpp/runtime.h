@@ -5,13 +5,13 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "core/error.h"
+#include "engine/results.h"
 #include "engine/sampling_params.h"
 
 namespace gossamer {
@@ -33,24 +33,6 @@ struct RuntimeOptions {
   bool allow_symlinks = false;
   std::int64_t max_queue = 1024;  // requests waiting; more is a QueueFullError
   std::function<void(std::int64_t bytes_done, std::int64_t bytes_total)> load_progress;
-};
-
-using RequestId = std::uint64_t;
-enum class FinishReason { none, stop, length, abort };
-
-struct TokenLogprob {
-  std::int32_t token;
-  float logprob;
-  std::int32_t rank;  // 1 = most likely
-};
-
-// What happened to one of a request's n samples since it was last asked about.
-struct SampleDelta {
-  std::int64_t sample = 0;
-  std::vector<std::int32_t> tokens;
-  std::vector<std::vector<TokenLogprob>> logprobs;  // per token when asked for: own first, then the most likely
-  FinishReason finish_reason = FinishReason::none;
-  std::optional<std::int32_t> stop_token;  // the token that ended it, if one did (it is not in `tokens` of later deltas)
 };
 
 struct SampleOutput {
@@ -85,12 +67,6 @@ struct RuntimeStats {
   std::int64_t host_live_bytes;
 };
 
-// Per logical weight name: sum over tokens of the squared input, per input feature.
-struct Calibration {
-  std::int64_t num_tokens = 0;
-  std::map<std::string, std::vector<double>> sum_squares;
-};
-
 class Runtime {
  public:
   explicit Runtime(const std::string& model_path, RuntimeOptions options = {});
@@ -103,7 +79,7 @@ class Runtime {
   // What is new, oldest first; waits at most `timeout` for something. Empty = nothing yet (or the request is finished and drained).
   // Throws the request's own error (NumericsError, EngineDeadError).
   std::vector<SampleDelta> wait(RequestId id, std::chrono::milliseconds timeout);
-  bool finished(RequestId id) const;  // every sample has a finish reason and was drained, or the id is unknown
+  bool finished(RequestId id) const;  // every sample has a finish reason and was drained, wait() threw its error, or the id is unknown
   std::vector<std::vector<TokenLogprob>> prompt_logprobs(RequestId id) const;  // once the first delta came
   // Ends one sample (a stop string matched) or the whole request; tokens computed beyond are discarded. Idempotent.
   void finish_sample(RequestId id, std::int64_t sample, FinishReason reason);

@@ -8,9 +8,16 @@
 
 namespace gossamer {
 
+// Limits of what one request may ask for; a request beyond them is refused before it costs anything.
+inline constexpr std::int64_t kMaxSamples = 128;
+inline constexpr std::int64_t kMaxLogprobs = 20;
+inline constexpr std::int64_t kMaxStopTokens = 1024;
+inline constexpr std::int64_t kMaxLogitBias = 1024;
+inline constexpr double kMaxTemperature = 1e4;
+
 struct SamplingParams {
   std::int64_t n = 1;
-  double temperature = 1.0;  // 0 = greedy
+  double temperature = 1.0;  // 0 = greedy; below 1e-5 counts as 0
   std::int64_t top_k = 0;    // 0 or -1 = all
   double top_p = 1.0;
   double min_p = 0.0;

@@ -28,16 +28,20 @@ Scheduler::Scheduler(const SchedulerConfig& config) : config_(validated(config))
   finished_.reserve(max_seqs);
 }
 
-void Scheduler::add(SequenceId id, std::int64_t prompt_len, std::int64_t max_tokens) {
-  require(!any_added_ || id > newest_, "sequence ids must increase: " + std::to_string(id) + " came after " + std::to_string(newest_));
+void Scheduler::require_fits(const SchedulerConfig& config, std::int64_t prompt_len, std::int64_t max_tokens) {
   require(prompt_len >= 1, "a prompt must have at least 1 token");
   require(max_tokens >= 0, "max_tokens must be at least 0, not " + std::to_string(max_tokens));
   // The last token drawn is never an input, so it needs no place in the cache. Compared without adding: max_tokens may be huge.
-  const std::int64_t capacity = config_.num_blocks * config_.block_size;
+  const std::int64_t capacity = config.num_blocks * config.block_size;
   require(prompt_len <= capacity && max_tokens - 1 <= capacity - prompt_len,
           "a prompt of " + std::to_string(prompt_len) + " and " + std::to_string(max_tokens) +
               " new tokens can never fit the KV cache of " + std::to_string(capacity) +
               " tokens: shorten the prompt, lower max_tokens or raise kv_cache_memory");
+}
+
+void Scheduler::add(SequenceId id, std::int64_t prompt_len, std::int64_t max_tokens) {
+  require(!any_added_ || id > newest_, "sequence ids must increase: " + std::to_string(id) + " came after " + std::to_string(newest_));
+  require_fits(config_, prompt_len, max_tokens);
   sequences_.push_back({id, prompt_len, max_tokens, prompt_len, 0, 0});
   newest_ = id;
   any_added_ = true;

@@ -37,8 +37,10 @@ class Scheduler {
  public:
   explicit Scheduler(const SchedulerConfig& config);
 
-  // Ids are ages: each must be larger than all before. max_tokens 0 = compute the prompt only. Throws InvalidArgument when the sequence
-  // could not run even alone in the pool.
+  // Throws InvalidArgument when such a sequence could not run even alone in the pool.
+  static void require_fits(const SchedulerConfig& config, std::int64_t prompt_len, std::int64_t max_tokens);
+
+  // Ids are ages: each must be larger than all before. max_tokens 0 = compute the prompt only. Throws as require_fits.
   void add(SequenceId id, std::int64_t prompt_len, std::int64_t max_tokens);
   // Plans the next step; the reference stays valid until the next call. Every schedule() is followed by one commit().
   const Schedule& schedule();

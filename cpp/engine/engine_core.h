@@ -1,0 +1,86 @@
+// EngineCore: the step itself, without threads. schedule → forward → sample → commit.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/executor.h"
+#include "engine/results.h"
+#include "engine/scheduler.h"
+#include "engine/sequence.h"
+#include "engine/step_sampler.h"
+
+namespace gossamer {
+
+struct EngineConfig {
+  std::int64_t max_model_len = 0;
+  std::int64_t max_num_seqs = 64;
+  std::int64_t max_num_batched_tokens = 512;
+  std::int64_t block_size = 16;
+  std::int64_t num_blocks = 0;
+  std::int64_t max_queue = 1024;  // requests in flight beyond max_num_seqs
+  std::uint64_t seed = 0;
+  bool check_invariants = false;  // after every step, as debug builds always do
+};
+
+// A sequence is over. Its blocks are free already.
+struct EndEvent {
+  SequenceId sequence = 0;
+  FinishReason reason = FinishReason::none;
+  std::optional<std::int32_t> stop_token;
+  std::exception_ptr error;  // of this sequence alone
+};
+
+struct StepEvents {
+  std::vector<TokenEvent> tokens;  // in order of position within a sequence
+  std::vector<TokenLogprob> logprobs;
+  std::vector<EndEvent> ends;
+  std::int64_t num_prompt_tokens = 0;  // computed: prompts and recomputation after preemption
+  std::int64_t num_decode_tokens = 0;
+};
+
+class EngineCore {
+ public:
+  EngineCore(Ops& ops, Communicator& comm, const Model& model, const EngineConfig& config);
+
+  // Throws as Scheduler::add; the core is then unchanged.
+  void add(std::unique_ptr<Sequence> sequence);
+  void abort(SequenceId id);  // unknown ids are fine
+  void abort_all();           // also after a step that threw: the next one starts clean
+
+  // The reference stays valid until the next call. A non-finite row ends its own sequence only; any exception is the engine's.
+  const StepEvents& step();
+
+  bool has_work() const { return scheduler_.has_work(); }
+  const Scheduler& scheduler() const { return scheduler_; }
+  Executor& executor() { return executor_; }
+  std::int64_t num_steps() const { return num_steps_; }
+  // Throws InternalError.
+  void check_invariants() const;
+
+ private:
+  void forward(const Schedule& plan);
+  void sample(const Schedule& plan);
+  void accept_tokens();
+  void fail(SequenceId id, std::int64_t position);
+  void commit();
+  Sequence& sequence(SequenceId id) { return *sequences_.at(id); }
+
+  EngineConfig config_;
+  Scheduler scheduler_;
+  Executor executor_;
+  StepSampler sampler_;
+  std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
+  std::vector<StepPart> parts_;
+  std::vector<RowRequest> rows_;
+  std::vector<SequenceId> stopped_;
+  StepEvents events_;
+  std::int64_t num_steps_ = 0;
+  bool step_open_ = false;  // the scheduler waits for a commit
+};
+
+}  // namespace gossamer

@@ -1,0 +1,136 @@
+#include "engine/executor.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace gossamer {
+
+namespace {
+
+constexpr std::int64_t kLogitsBytes = 64 << 20;
+constexpr std::int64_t kSectionAlign = static_cast<std::int64_t>(kAlignment / sizeof(std::int32_t));
+
+std::int64_t aligned(std::int64_t count) { return (count + kSectionAlign - 1) / kSectionAlign * kSectionAlign; }
+
+std::int64_t choose_logit_rows(const ModelConfig& model, const ExecutorConfig& config) {
+  const std::int64_t row_bytes = model.vocab_size * static_cast<std::int64_t>(sizeof(float));
+  return std::clamp<std::int64_t>(kLogitsBytes / row_bytes, 1, config.max_num_batched_tokens);
+}
+
+std::int64_t max_blocks_per_sequence(const ExecutorConfig& config) {
+  return (config.max_model_len + config.block_size - 1) / config.block_size;
+}
+
+// token_ids, positions, slots; query_start, context_len; block_table.
+std::int64_t max_inputs(const ExecutorConfig& config) {
+  return 3 * aligned(config.max_num_batched_tokens) + aligned(config.max_num_seqs + 1) + aligned(config.max_num_seqs) +
+         aligned(config.max_num_seqs * max_blocks_per_sequence(config));
+}
+
+KvCacheShape kv_shape(const Model& model, const ExecutorConfig& config) {
+  KvCacheShape shape = model.kv_shape();
+  shape.num_blocks = config.num_blocks;
+  shape.block_size = config.block_size;
+  return shape;
+}
+
+}  // namespace
+
+Executor::Executor(Ops& ops, Communicator& comm, const Model& model, const ExecutorConfig& config)
+    : ops_(ops),
+      model_(model),
+      kv_(ops.allocator(), kv_shape(model, config)),
+      arena_(ops.allocator(), model.arena_bytes(config.max_num_batched_tokens, choose_logit_rows(model.config(), config))),
+      context_{ops, comm, arena_},
+      max_logit_rows_(choose_logit_rows(model.config(), config)),
+      logits_(ops.allocator(), DType::f32, {max_logit_rows_, model.config().vocab_size}),
+      logit_rows_(ops.allocator(), DType::i32, {max_logit_rows_}),
+      device_inputs_(ops.allocator(), DType::i32, {max_inputs(config)}),
+      inputs_(static_cast<std::size_t>(max_inputs(config))) {}
+
+void Executor::forward(std::span<const StepPart> parts, const BlockManager& blocks) {
+  const Batch batch = upload_batch(parts, blocks);
+  arena_.reset();
+  hidden_ = arena_.take(ops_.activation_dtype(), {batch.num_tokens, model_.config().hidden_size});
+  model_.embed(context_, batch, hidden_);
+  for (std::int64_t i = 0; i < model_.config().num_layers; ++i) model_.layer(context_, i, kv_, batch, hidden_);
+}
+
+Tensor Executor::logits(std::span<const std::int32_t> rows) {
+  const std::int64_t num_rows = std::ssize(rows);
+  check(num_rows <= max_logit_rows_, "Executor::logits of more rows than max_logit_rows");
+  const Arena::Scope scope(arena_);
+  const Tensor indices = logit_rows_.view.rows(0, num_rows);
+  ops_.upload(indices, Tensor(const_cast<std::int32_t*>(rows.data()), DType::i32, {num_rows}));
+  const Tensor wanted = arena_.take(ops_.activation_dtype(), {num_rows, model_.config().hidden_size});
+  ops_.gather_rows(wanted, hidden_, indices);
+  const Tensor out = logits_.view.rows(0, num_rows);
+  model_.head(context_, wanted, out);
+  return out;
+}
+
+// The next `count` integers of the host copy; each section begins at an aligned offset.
+std::span<std::int32_t> Executor::stage(std::int64_t count) {
+  const auto needed = static_cast<std::size_t>(aligned(count));
+  check(num_staged_ + needed <= inputs_.size(), "a step has more tokens or sequences than the executor was built for");
+  const std::span<std::int32_t> section(inputs_.data() + num_staged_, static_cast<std::size_t>(count));
+  num_staged_ += needed;
+  return section;
+}
+
+Batch Executor::upload_batch(std::span<const StepPart> parts, const BlockManager& blocks) {
+  Batch batch;
+  batch.num_seqs = std::ssize(parts);
+  std::int64_t width = 1;  // of the block table
+  for (const StepPart& part : parts) {
+    const std::int64_t count = std::ssize(part.tokens);
+    batch.num_tokens += count;
+    batch.max_query_len = std::max(batch.max_query_len, count);
+    batch.max_context_len = std::max(batch.max_context_len, part.begin + count);
+    width = std::max(width, std::ssize(blocks.table(part.id)));
+  }
+
+  num_staged_ = 0;
+  const auto token_ids = stage(batch.num_tokens);
+  const auto positions = stage(batch.num_tokens);
+  const auto slots = stage(batch.num_tokens);
+  const auto query_start = stage(batch.num_seqs + 1);
+  const auto context_len = stage(batch.num_seqs);
+  const auto block_table = stage(batch.num_seqs * width);
+  std::fill(block_table.begin(), block_table.end(), 0);
+
+  std::size_t token = 0;
+  query_start[0] = 0;
+  for (std::size_t s = 0; s < parts.size(); ++s) {
+    const StepPart& part = parts[s];
+    const std::span<const std::int32_t> table = blocks.table(part.id);
+    const std::int64_t end = part.begin + std::ssize(part.tokens);
+    check(end <= std::ssize(table) * blocks.block_size(), "a step computes tokens that no block was reserved for");
+    for (std::int64_t position = part.begin; position < end; ++position, ++token) {
+      token_ids[token] = part.tokens[static_cast<std::size_t>(position - part.begin)];
+      positions[token] = static_cast<std::int32_t>(position);
+      const std::int64_t block = table[static_cast<std::size_t>(position / blocks.block_size())];
+      slots[token] = static_cast<std::int32_t>(block * blocks.block_size() + position % blocks.block_size());
+    }
+    query_start[s + 1] = static_cast<std::int32_t>(token);
+    context_len[s] = static_cast<std::int32_t>(end);
+    std::copy(table.begin(), table.end(), block_table.begin() + static_cast<std::ptrdiff_t>(s) * width);
+  }
+
+  const auto total = static_cast<std::int64_t>(num_staged_);
+  ops_.upload(device_inputs_.view.rows(0, total), Tensor(inputs_.data(), DType::i32, {total}));
+  const auto on_device = [&](std::span<const std::int32_t> section) {
+    const std::int64_t offset = section.data() - inputs_.data();
+    return device_inputs_.view.rows(offset, offset + std::ssize(section));
+  };
+  batch.token_ids = on_device(token_ids);
+  batch.positions = on_device(positions);
+  batch.slots = on_device(slots);
+  batch.query_start = on_device(query_start);
+  batch.context_len = on_device(context_len);
+  batch.block_table = on_device(block_table).reshape({batch.num_seqs, width});
+  return batch;
+}
+
+}  // namespace gossamer

@@ -1,0 +1,62 @@
+// Executor: one rank's forward pass. Owns the KV cache and everything a step writes; all of it is allocated at load.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/memory.h"
+#include "kv/block_manager.h"
+#include "kv/kv_cache.h"
+#include "model/model.h"
+
+namespace gossamer {
+
+struct ExecutorConfig {
+  std::int64_t max_num_seqs = 0;
+  std::int64_t max_num_batched_tokens = 0;
+  std::int64_t max_model_len = 0;
+  std::int64_t num_blocks = 0;
+  std::int64_t block_size = 0;
+};
+
+// One sequence's tokens of a step.
+struct StepPart {
+  SequenceId id = 0;
+  std::int64_t begin = 0;  // position of the first token
+  std::span<const std::int32_t> tokens;
+};
+
+class Executor {
+ public:
+  Executor(Ops& ops, Communicator& comm, const Model& model, const ExecutorConfig& config);
+
+  // Runs all layers over the parts' tokens; their keys and values go to the blocks that the sequences hold.
+  void forward(std::span<const StepPart> parts, const BlockManager& blocks);
+  // f32 [rows, vocab] for up to max_logit_rows() tokens of the last forward(), by index. Scratch: valid until the next call.
+  Tensor logits(std::span<const std::int32_t> rows);
+
+  std::int64_t max_logit_rows() const { return max_logit_rows_; }
+  std::int64_t kv_bytes() const { return kv_.nbytes(); }
+  // Sees every linear's input from now on; null ends it.
+  void set_observer(LinearObserver* observer) { context_.observer = observer; }
+
+ private:
+  Batch upload_batch(std::span<const StepPart> parts, const BlockManager& blocks);
+  std::span<std::int32_t> stage(std::int64_t count);
+
+  Ops& ops_;
+  const Model& model_;
+  KvCache kv_;
+  Arena arena_;
+  ExecContext context_;
+  std::int64_t max_logit_rows_;
+  OwnedTensor logits_;                // f32 [max_logit_rows, vocab]
+  OwnedTensor logit_rows_;            // i32 [max_logit_rows]
+  OwnedTensor device_inputs_;         // i32, the step's index tensors one after the other
+  std::vector<std::int32_t> inputs_;  // their host copy
+  std::size_t num_staged_ = 0;
+  Tensor hidden_;  // [num_tokens, hidden_size] of the last forward, in the arena
+};
+
+}  // namespace gossamer
