@@ -1,0 +1,60 @@
+"""gossamer convert."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from gossamer.cli.progress import bar
+
+__all__ = ["command"]
+
+EXAMPLES = """\b
+Examples:
+  gossamer convert ~/models/Llama-3.2-1B models/llama-1b
+  gossamer convert SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2
+  gossamer convert pruned-model models/pruned --dtype bf16 --overwrite
+
+A Hugging Face directory keeps its dtype. Linears with a quarter or more of zeros are stored as bit mask and values. Quantised GGUF is
+expanded, to f16 unless told otherwise. An interrupted conversion goes on where it stopped when the command is run again.
+"""
+
+
+@click.command(name="convert", epilog=EXAMPLES, context_settings={"show_default": True})
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--dtype", type=click.Choice(["auto", "f32", "f16", "bf16"]), default="auto", help="Stored dtype; auto: the source's own.")
+@click.option(
+    "--bitmap-threshold", type=click.FloatRange(min=0), default=0.25, help="Store linears with at least this share of zeros sparse."
+)
+@click.option("--bitmap-head", is_flag=True, help="Treat the output head like a linear.")
+@click.option("--allow-nonfinite", is_flag=True, help="Keep NaN and infinite weights instead of refusing them.")
+@click.option("--tokenizer/--no-tokenizer", default=True, help="Build the tokenizer's files from a GGUF file.")
+@click.option("--overwrite", is_flag=True, help="Replace the model that is at DESTINATION, once the new one is complete.")
+@click.option("--resume/--no-resume", default=True, help="Go on with an interrupted conversion of the same source.")
+def command(
+    source: Path,
+    destination: Path,
+    dtype: str,
+    bitmap_threshold: float,
+    bitmap_head: bool,
+    allow_nonfinite: bool,
+    tokenizer: bool,
+    overwrite: bool,
+    resume: bool,
+) -> None:
+    """Make a model directory at DESTINATION from SOURCE, a Hugging Face directory or a GGUF file."""
+    from gossamer.convert import ConvertOptions, convert
+
+    options = ConvertOptions(dtype, bitmap_threshold, bitmap_head, allow_nonfinite, tokenizer)
+    start = time.monotonic()
+    with bar("Converting") as progress:
+        manifest = convert(source, destination, options, overwrite=overwrite, resume=resume, progress=progress)
+    sparse = sum(record.encoding == "bitmap" for record in manifest.tensors.values())
+    size = sum(record.bytes for record in manifest.files.values())
+    click.echo(
+        f"{destination}: {manifest.architecture}, {len(manifest.tensors)} tensors ({sparse} sparse), "
+        f"{size / 1e6:,.1f} MB, in {time.monotonic() - start:.1f} s"
+    )

@@ -1,0 +1,8 @@
+"""Turns checkpoints of other tools into model directories: Hugging Face safetensors (dense or sparse-bitmask) and GGUF."""
+
+from __future__ import annotations
+
+from gossamer.convert.architectures import SUPPORTED_ARCHITECTURES
+from gossamer.convert.run import ConvertOptions, convert, open_source
+
+__all__ = ["SUPPORTED_ARCHITECTURES", "ConvertOptions", "convert", "open_source"]
