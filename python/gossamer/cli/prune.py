@@ -62,7 +62,7 @@ class Sparsities(click.ParamType):
 )
 @click.option("--calibration-tokens", type=click.IntRange(min=16), default=65536, help="How many tokens to calibrate with.")
 @click.option("--calibration-length", type=click.IntRange(min=16), default=512, help="Tokens per calibration sequence.")
-@click.option("--num-threads", type=click.IntRange(min=0), default=0, help="Threads that run the model; 0 uses all cores.")
+@click.option("--num-threads", type=click.IntRange(min=1), default=None, help="Threads that run the model.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace models that are there already.")
 @click.option("--allow-nonfinite", is_flag=True, help="Keep NaN and infinite weights instead of refusing them.")
 def command(
@@ -73,7 +73,7 @@ def command(
     files: tuple[Path, ...],
     calibration_tokens: int,
     calibration_length: int,
-    num_threads: int,
+    num_threads: int | None,
     overwrite: bool,
     allow_nonfinite: bool,
 ) -> None:
@@ -126,20 +126,20 @@ def _builtin_texts() -> tuple[Path, ...]:
 
 def _converted(source: Path, out: Path, stack: ExitStack, allow_nonfinite: bool) -> Path:
     """Convert a foreign checkpoint into a temporary model directory beside OUT."""
-    from gossamer.convert import convert
+    from gossamer.convert import ConvertOptions, convert
 
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".gossamer-prune-")))
     click.echo(f"Converting {source} first.", err=True)
     destination = scratch / source.resolve().name
-    convert(source, destination, allow_nonfinite=allow_nonfinite)
+    convert(source, destination, ConvertOptions(allow_nonfinite=allow_nonfinite))
     return destination
 
 
 class Bars:
     """A progress bar per phase, on a terminal only."""
 
-    _UNITS = {"calibrate": "token", "prune": "tensor"}  # noqa: RUF012
+    _UNITS = {"calibrate": "sequence", "prune": "tensor"}  # noqa: RUF012
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -149,9 +149,7 @@ class Bars:
         if phase != self._phase:
             self.close()
             self._phase = phase
-            self._bar = tqdm(
-                total=total, desc=phase, unit=self._UNITS.get(phase, "it"), disable=None, dynamic_ncols=True, unit_scale=total > 9999
-            )
+            self._bar = tqdm(total=total, desc=phase, unit=self._UNITS.get(phase, "it"), disable=None, dynamic_ncols=True)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:

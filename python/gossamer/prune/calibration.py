@@ -85,7 +85,7 @@ def collect_norms(
     runtime_options: dict[str, Any],
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Run the sequences through the model; weight name → ‖X‖₂ per input feature, f64 [k]. `progress` gets the tokens done so far."""
+    """Run the sequences through the model; weight name → ‖X‖₂ per input feature, f64 [k]. `progress` gets the sequences done so far."""
     from gossamer.runtime import Runtime
 
     with Runtime(model, **runtime_options) as runtime:

@@ -1,0 +1,1 @@
+"""Speed, latency and memory of models, end to end."""

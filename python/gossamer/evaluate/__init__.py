@@ -1,0 +1,7 @@
+"""How well a model predicts text."""
+
+from __future__ import annotations
+
+from gossamer.evaluate.perplexity import WINDOW, Comparison, EvaluationText, TextScore, compare, pooled, score_text
+
+__all__ = ["WINDOW", "Comparison", "EvaluationText", "TextScore", "compare", "pooled", "score_text"]
