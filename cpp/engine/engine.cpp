@@ -62,7 +62,11 @@ bool Engine::Request::is_over() const {
 }
 
 Engine::Engine(Ops& ops, Communicator& comm, const Model& model, const EngineConfig& config)
-    : model_(model), config_(config), owner_pid_(::getpid()), core_(ops, comm, model, config) {
+    : config_(config),
+      vocab_size_(model.config().vocab_size),
+      eos_ids_(model.config().eos_token_ids),
+      owner_pid_(::getpid()),
+      core_(std::make_unique<EngineCore>(ops, comm, model, config)) {
   require(config.max_model_len >= 1, "max_model_len must be at least 1, not " + std::to_string(config.max_model_len));
   require(config.max_queue >= 0, "max_queue must be at least 0, not " + std::to_string(config.max_queue));
   update_stats();
@@ -91,7 +95,7 @@ void Engine::require_usable_locked() const {
 }
 
 void Engine::validate(const std::vector<std::int32_t>& prompt, const SamplingParams& params) const {
-  const std::int64_t vocab_size = model_.config().vocab_size;
+  const std::int64_t vocab_size = vocab_size_;
   params.validate(vocab_size);
   require_prompt(prompt, vocab_size);
   resolve_max_tokens(config_, std::ssize(prompt), params);
@@ -105,7 +109,7 @@ RequestId Engine::submit(const std::vector<std::int32_t>& prompt, const Sampling
                     .params = params,
                     .max_tokens = resolve_max_tokens(config_, std::ssize(prompt), params),
                     .seed = 0,
-                    .eos_ids = model_.config().eos_token_ids};
+                    .eos_ids = eos_ids_};
   const auto num_samples = static_cast<std::size_t>(params.n);
   auto request = std::make_shared<Request>();
   request->logprobs_per_token = params.logprobs ? static_cast<std::size_t>(*params.logprobs) + 1 : 0;
@@ -337,6 +341,7 @@ void Engine::close() {
     work_.notify_one();
   }
   if (thread_.joinable()) thread_.join();
+  core_.reset();
 }
 
 }  // namespace gossamer

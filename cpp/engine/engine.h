@@ -28,7 +28,7 @@ struct EngineStats {
 
 class Engine {
  public:
-  // What it is given outlives it, up to close().
+  // What it is given is used until close() returns.
   Engine(Ops& ops, Communicator& comm, const Model& model, const EngineConfig& config);
   ~Engine();
   Engine(const Engine&) = delete;
@@ -82,10 +82,11 @@ class Engine {
   void handle_failure(const std::exception_ptr& failure);
   void die(const std::string& why);
 
-  const Model& model_;
   const EngineConfig config_;
+  const std::int64_t vocab_size_;
+  const std::vector<std::int64_t> eos_ids_;
   const std::int64_t owner_pid_;
-  EngineCore core_;  // the engine thread's alone
+  std::unique_ptr<EngineCore> core_;  // the engine thread's alone; gone after close()
 
   mutable std::mutex mutex_;  // guards all below
   std::condition_variable work_;

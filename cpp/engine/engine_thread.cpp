@@ -39,10 +39,10 @@ std::string message_of(const std::exception_ptr& error) {
 void Engine::loop() {
   Lock lock(mutex_);
   while (!closing_ && death_.empty()) {
-    work_.wait(lock, [&] { return closing_ || job_ != nullptr || !inbox_.empty() || !aborts_.empty() || core_.has_work(); });
+    work_.wait(lock, [&] { return closing_ || job_ != nullptr || !inbox_.empty() || !aborts_.empty() || core_->has_work(); });
     if (closing_) break;
     take_mail();
-    if (core_.has_work()) {
+    if (core_->has_work()) {
       step(lock);
     } else if (job_ != nullptr) {
       run_job(lock);
@@ -57,7 +57,7 @@ void Engine::loop() {
 }
 
 void Engine::take_mail() {
-  for (const SequenceId id : aborts_) core_.abort(id);
+  for (const SequenceId id : aborts_) core_->abort(id);
   aborts_.clear();
   const SequenceId end = job_ != nullptr ? job_->first_id : std::numeric_limits<SequenceId>::max();
   std::size_t taken = 0;
@@ -66,7 +66,7 @@ void Engine::take_mail() {
     if (route == routes_.end()) continue;  // aborted before it began
     const std::shared_ptr<Request> request = route->second.request;
     try {
-      core_.add(std::move(inbox_[taken]));
+      core_->add(std::move(inbox_[taken]));
     } catch (...) {
       fail_request(*request, std::current_exception());
     }
@@ -80,7 +80,7 @@ void Engine::step(Lock& lock) {
   const StepEvents* events = nullptr;
   std::exception_ptr failure;
   try {
-    events = &core_.step();
+    events = &core_->step();
   } catch (...) {
     failure = std::current_exception();
   }
@@ -136,7 +136,7 @@ void Engine::fail_request(Request& request, const std::exception_ptr& error) {
   for (const Sample& sample : request.samples) {
     if (sample.is_over()) continue;
     routes_.erase(sample.sequence);
-    core_.abort(sample.sequence);
+    core_->abort(sample.sequence);
   }
   count_if_over(request);
   request.changed.notify_all();
@@ -156,7 +156,7 @@ void Engine::handle_failure(const std::exception_ptr& failure) {
   try {
     if (is_out_of_memory(failure)) {
       fail_live_requests(failure);
-      core_.abort_all();
+      core_->abort_all();
       return;
     }
     why = message_of(failure);
@@ -174,8 +174,8 @@ void Engine::die(const std::string& why) {
 }
 
 void Engine::update_stats() {
-  const Scheduler& scheduler = core_.scheduler();
-  stats_.steps = core_.num_steps();
+  const Scheduler& scheduler = core_->scheduler();
+  stats_.steps = core_->num_steps();
   stats_.preemptions = scheduler.num_preemptions();
   stats_.waiting = scheduler.num_waiting();
   stats_.running = scheduler.num_running();
@@ -191,7 +191,7 @@ void Engine::run_job(Lock& lock) {
   } catch (...) {
     failure = std::current_exception();
   }
-  core_.executor().set_observer(nullptr);
+  core_->executor().set_observer(nullptr);
   lock.lock();
   if (failure) {
     job.error = failure;
@@ -207,15 +207,15 @@ void Engine::calibrate_on_engine(Job& job) {
   prompt_only.max_tokens = 0;
   for (std::size_t i = 0; i < job.sequences.size(); ++i) {
     const SequenceSpec spec{.prompt = job.sequences[i], .params = prompt_only, .max_tokens = 0, .seed = 0, .eos_ids = {}};
-    core_.add(std::make_unique<Sequence>(make_sequence(spec, job.first_id + i, 0)));
+    core_->add(std::make_unique<Sequence>(make_sequence(spec, job.first_id + i, 0)));
   }
-  core_.executor().set_observer(&job.observer);
-  while (core_.has_work()) {
-    const std::int64_t num_ends = std::ssize(core_.step().ends);
+  core_->executor().set_observer(&job.observer);
+  while (core_->has_work()) {
+    const std::int64_t num_ends = std::ssize(core_->step().ends);
     const Lock lock(mutex_);
     job.num_done += num_ends;
     if (job.is_cancelled || closing_) {
-      core_.abort_all();
+      core_->abort_all();
       break;
     }
   }

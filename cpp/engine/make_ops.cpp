@@ -1,0 +1,64 @@
+#include "engine/make_ops.h"
+
+#include <charconv>
+#include <optional>
+
+#include "core/error.h"
+#include "cpu/cpu_ops.h"
+#include "ops/plugin.h"
+
+namespace gossamer {
+
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+std::optional<DType> parse_activation_dtype(const std::string& name) {
+  if (name == "auto") return std::nullopt;
+  if (name == "float32") return DType::f32;
+  if (name == "bfloat16") return DType::bf16;
+  if (name == "float16") return DType::f16;
+  throw InvalidArgument("dtype must be auto, float32, bfloat16 or float16, not '" + printable(name) + "'");
+}
+
+std::optional<CpuIsa> parse_isa(const std::string& name) {
+  if (name == "auto") return std::nullopt;
+  std::string available;
+  for (const CpuIsa isa : available_cpu_isas()) {
+    if (name == name_of(isa)) return isa;
+    available += (available.empty() ? "" : ", ") + std::string(name_of(isa));
+  }
+  throw InvalidArgument("isa must be auto or one that this CPU has (" + available + "), not '" + printable(name) + "'");
+}
+
+// "cuda" is the first device, "cuda:N" the one numbered N.
+int parse_cuda_index(const std::string& device) {
+  if (device == "cuda") return 0;
+  const char* const begin = device.data() + std::string("cuda:").size();
+  const char* const end = device.data() + device.size();
+  int index = -1;
+  const auto [rest, error] = std::from_chars(begin, end, index);
+  require(error == std::errc() && rest == end && index >= 0,
+          "device must be auto, cpu, cuda, cuda:N or reference, not '" + printable(device) + "'");
+  return index;
+}
+
+}  // namespace
+
+std::unique_ptr<Ops> make_ops(const DeviceOptions& options, Allocator& allocator) {
+  const std::optional<DType> dtype = parse_activation_dtype(options.dtype);
+  require(options.num_threads >= 0 && options.num_threads <= kMaxThreads,
+          "num_threads must be between 0 (all cores) and " + std::to_string(kMaxThreads) + ", not " + std::to_string(options.num_threads));
+  const std::optional<CpuIsa> isa = parse_isa(options.isa);
+  if (options.device == "cuda" || options.device.starts_with("cuda:")) {
+    return load_backend("cuda").create_ops(parse_cuda_index(options.device), dtype.value_or(DType::f16));
+  }
+  const bool is_reference = options.device == "reference";
+  require(is_reference || options.device == "auto" || options.device == "cpu",
+          "device must be auto, cpu, cuda, cuda:N or reference, not '" + printable(options.device) + "'");
+  require(dtype.value_or(DType::f32) == DType::f32, "dtype must be auto or float32 on the CPU, not '" + options.dtype + "'");
+  if (is_reference) return make_reference_ops(&allocator);
+  return make_cpu_ops({.num_threads = options.num_threads, .isa = isa}, &allocator);
+}
+
+}  // namespace gossamer
