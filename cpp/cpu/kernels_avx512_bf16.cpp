@@ -1,0 +1,28 @@
+// The kernels for AVX-512 with BF16. Activations stay float, so products do not use the bf16 dot product, which would round them; what
+// gains is the conversion of floats to bf16.
+#if defined(__AVX512BF16__)
+// clang-format off: each is written in terms of those before it
+#include "cpu/vec_avx512.h"
+#include "cpu/vec_math.h"
+#include "cpu/kernels_linear.h"
+#include "cpu/kernels_attention.h"
+#include "cpu/kernels_rowwise.h"
+// clang-format on
+
+namespace gossamer::cpu {
+
+const Kernels* avx512_bf16_kernels() {
+  static constexpr Kernels kernels{linear, attention, rms_norm, layer_norm, gated, rotate, add_row, widen, narrow};
+  return &kernels;
+}
+
+}  // namespace gossamer::cpu
+#else
+#include "cpu/kernels.h"
+
+namespace gossamer::cpu {
+
+const Kernels* avx512_bf16_kernels() { return nullptr; }
+
+}  // namespace gossamer::cpu
+#endif

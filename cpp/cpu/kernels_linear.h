@@ -1,0 +1,239 @@
+// The weight product. One law for every n, chunk and thread count: an output is kLanes partial sums, lane l taking columns l,
+// l + kLanes, ... in order, one fused multiply-add each, k padded with zeros to a whole step; then the one tree of reduce_add.
+// Blocking is over rows and tokens only, so the bits of an output depend on k and the instruction set alone.
+// Included after one of vec_*.h and vec_math.h, by kernel files only.
+#pragma once
+
+namespace gossamer::cpu {
+namespace {
+
+constexpr std::int64_t kPanelColumns = 2048;          // of an expanded group: 64 KiB of floats
+constexpr std::int64_t kPanelStride = kPanelColumns + 16;  // rows in different cache sets
+constexpr std::int64_t kSpilledTokens = 48;           // token block when k exceeds a panel and partial sums are kept in memory
+constexpr std::int64_t kTokenBlockBytes = 384 << 10;  // activations that should stay in the second-level cache
+constexpr std::int64_t kPrefetchBytes = 4096;         // ahead in the value stream
+
+inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
+// A reader of one group: load(r) is row r of the current step, in order of r; then advance().
+template <typename T>
+struct DenseRows {
+  const T* at;
+  std::int64_t stride;
+
+  DenseRows(const WeightView& w, std::int64_t group) : at(static_cast<const T*>(w.values) + group * kGroup * w.steps * kStep), stride(w.steps * kStep) {}
+  void load_row(int r, Vf (&w)[kVecs]) {
+    prefetch(at + (r + kGroup) * stride);
+    load_step(at + r * stride, w);
+  }
+  void advance() { at += kStep; }
+};
+
+template <typename T>
+struct BitmapRows {
+  const std::uint32_t* masks;
+  const T* values;
+
+  BitmapRows(const WeightView& w, std::int64_t group)
+      : masks(w.masks + group * w.steps * kGroup), values(static_cast<const T*>(w.values) + w.offsets[group]) {}
+  void load_row(int r, Vf (&w)[kVecs]) {
+    const std::uint32_t mask = masks[r];
+    prefetch(reinterpret_cast<const char*>(values) + kPrefetchBytes);
+    expand_step(mask, values, w);
+    values += __builtin_popcount(mask);
+  }
+  void advance() { masks += kGroup; }
+};
+
+// Writes the sums of some tokens with rows of one group: bias, activation, residual.
+inline void emit(const LinearTask& task, std::int64_t group, std::int64_t token, int num_tokens, const float (*sums)[kGroup]) {
+  const std::int64_t row = group * kGroup;
+  const std::int64_t rows = smaller(kGroup, task.weight.rows - row);
+  for (int t = 0; t < num_tokens; ++t) {
+    float* out = task.out + (token + t) * task.out_stride + row;
+    for (std::int64_t c = 0; c < rows; c += kLanes) {
+      Vf v = load_n(sums[t] + c, rows - c);
+      if (task.bias != nullptr) v = add(v, load_n(task.bias + row + c, rows - c));
+      if (task.activation != Act::none) v = activate(v, task.activation);
+      if (task.residual != nullptr) v = add(v, load_n(task.residual + (token + t) * task.residual_stride + row + c, rows - c));
+      store_n(out + c, v, rows - c);
+    }
+  }
+}
+
+// One to kDirectTokens tokens: every row's weights go from memory into registers once.
+template <typename Rows, int kTokens>
+inline void direct_group(const LinearTask& task, std::int64_t group, std::int64_t token) {
+  Rows rows(task.weight, group);
+  const float* x = task.x + token * task.x_stride;
+  Vf acc[kTokens][kGroup];
+  for (int t = 0; t < kTokens; ++t)
+    for (int r = 0; r < kGroup; ++r) acc[t][r] = zero();
+  for (std::int64_t step = 0; step < task.weight.steps; ++step) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kGroup; ++r) {
+      Vf w[kVecs];
+      rows.load_row(r, w);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVecs; ++v) {
+#pragma GCC unroll 4
+        for (int t = 0; t < kTokens; ++t) acc[t][r] = fma(w[v], load(x + t * task.x_stride + v * kLanes), acc[t][r]);
+      }
+    }
+    rows.advance();
+    x += kStep;
+  }
+  float sums[kTokens][kGroup];
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kGroup; r += kTileRows) reduce_rows(*reinterpret_cast<const Vf(*)[kTileRows]>(&acc[t][r]), sums[t] + r);
+  }
+  emit(task, group, token, kTokens, sums);
+}
+
+// acc += the products of kTileRows rows of float weights with kTokens vectors over `columns` columns.
+template <int kTokens>
+inline void tile(const float* w, std::int64_t w_stride, const float* x, std::int64_t x_stride, std::int64_t columns,
+                 Vf (&acc)[kTokens][kTileRows]) {
+  for (std::int64_t c = 0; c < columns; c += kLanes) {
+    Vf xs[kTokens];
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) xs[t] = load(x + t * x_stride + c);
+#pragma GCC unroll 8
+    for (int r = 0; r < kTileRows; ++r) {
+      const Vf weight = load(w + r * w_stride + c);
+#pragma GCC unroll 4
+      for (int t = 0; t < kTokens; ++t) acc[t][r] = fma(weight, xs[t], acc[t][r]);
+    }
+  }
+}
+
+// A group's rows as floats, columns [0, columns) of a block of k.
+struct Panel {
+  const float* rows;
+  std::int64_t stride;
+  std::int64_t columns;
+};
+
+// One block of k for kTokens tokens. Partial sums wait in `partial` between blocks; after the last one they go out.
+template <int kTokens>
+inline void panel_tokens(const LinearTask& task, const Panel& panel, const float* x, std::int64_t group, std::int64_t token,
+                         float* partial, bool first, bool last) {
+  float sums[kTokens][kGroup];
+#pragma GCC unroll 2
+  for (int r0 = 0; r0 < kGroup; r0 += kTileRows) {
+    Vf acc[kTokens][kTileRows];
+    for (int t = 0; t < kTokens; ++t)
+      for (int r = 0; r < kTileRows; ++r) acc[t][r] = first ? zero() : load(partial + (t * kGroup + r0 + r) * kLanes);
+    tile<kTokens>(panel.rows + r0 * panel.stride, panel.stride, x, task.x_stride, panel.columns, acc);
+    for (int t = 0; t < kTokens; ++t) {
+      if (last) {
+        reduce_rows(acc[t], sums[t] + r0);
+      } else {
+        for (int r = 0; r < kTileRows; ++r) store(partial + (t * kGroup + r0 + r) * kLanes, acc[t][r]);
+      }
+    }
+  }
+  if (last) emit(task, group, token, kTokens, sums);
+}
+
+template <typename Rows>
+inline void expand_panel(Rows& rows, std::int64_t columns, float* panel) {
+  for (std::int64_t c = 0; c < columns; c += kStep) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kGroup; ++r) {
+      Vf w[kVecs];
+      rows.load_row(r, w);
+      for (int v = 0; v < kVecs; ++v) store(panel + r * kPanelStride + c + v * kLanes, w[v]);
+    }
+    rows.advance();
+  }
+}
+
+// Float weights are their own panel.
+inline Panel next_panel(DenseRows<float>& rows, std::int64_t columns, float* /*scratch*/) {
+  const Panel panel{rows.at, rows.stride, columns};
+  rows.at += columns;
+  return panel;
+}
+template <typename Rows>
+inline Panel next_panel(Rows& rows, std::int64_t columns, float* scratch) {
+  expand_panel(rows, columns, scratch);
+  return {scratch, kPanelStride, columns};
+}
+
+template <typename Rows>
+inline void panel_group(const LinearTask& task, std::int64_t group, std::int64_t token_begin, std::int64_t token_end) {
+  alignas(64) float scratch[kGroup * kPanelStride];
+  alignas(64) float partial[kSpilledTokens * kGroup * kLanes];
+  const std::int64_t k = task.weight.steps * kStep;
+  Rows rows(task.weight, group);
+  for (std::int64_t begin = 0; begin < k; begin += kPanelColumns) {
+    const std::int64_t columns = smaller(kPanelColumns, k - begin);
+    const Panel panel = next_panel(rows, columns, scratch);
+    const bool first = begin == 0;
+    const bool last = begin + columns == k;
+    std::int64_t token = token_begin;
+    for (; token < token_end;) {
+      const float* x = task.x + token * task.x_stride + begin;
+      float* waiting = k > kPanelColumns ? partial + (token - token_begin) * kGroup * kLanes : partial;
+      const std::int64_t left = token_end - token;
+      if (left >= kTileTokens) {
+        panel_tokens<kTileTokens>(task, panel, x, group, token, waiting, first, last);
+        token += kTileTokens;
+      } else if (left == 2) {
+        panel_tokens<2>(task, panel, x, group, token, waiting, first, last);
+        token += 2;
+      } else {
+        panel_tokens<1>(task, panel, x, group, token, waiting, first, last);
+        token += 1;
+      }
+    }
+  }
+}
+
+inline std::int64_t token_block(const LinearTask& task) {
+  const std::int64_t k = task.weight.steps * kStep;
+  if (k > kPanelColumns) return kSpilledTokens;
+  const std::int64_t fit = kTokenBlockBytes / (k * static_cast<std::int64_t>(sizeof(float)));
+  return fit / kTileTokens * kTileTokens;
+}
+
+template <typename Rows>
+inline void linear_groups(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end) {
+  if (task.n <= kDirectTokens) {
+    for (std::int64_t group = group_begin; group < group_end; ++group) {
+      if constexpr (kDirectTokens >= 2) {
+        if (task.n == 2) direct_group<Rows, 2>(task, group, 0);
+      }
+      if (task.n == 1) direct_group<Rows, 1>(task, group, 0);
+    }
+    return;
+  }
+  const std::int64_t block = token_block(task);
+  for (std::int64_t token = 0; token < task.n; token += block) {
+    const std::int64_t token_end = smaller(token + block, task.n);
+    for (std::int64_t group = group_begin; group < group_end; ++group) panel_group<Rows>(task, group, token, token_end);
+  }
+}
+
+template <typename T>
+inline void linear_of(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end) {
+  if (task.weight.sparse) {
+    linear_groups<BitmapRows<T>>(task, group_begin, group_end);
+  } else {
+    linear_groups<DenseRows<T>>(task, group_begin, group_end);
+  }
+}
+
+inline void linear(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end) {
+  switch (task.weight.dtype) {
+    case DType::f32: return linear_of<float>(task, group_begin, group_end);
+    case DType::f16: return linear_of<Float16>(task, group_begin, group_end);
+    case DType::bf16: return linear_of<BFloat16>(task, group_begin, group_end);
+    default: return;  // Ops::pack lets no other dtype in
+  }
+}
+
+}  // namespace
+}  // namespace gossamer::cpu
