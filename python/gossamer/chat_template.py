@@ -19,6 +19,7 @@ import jinja2.sandbox
 from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
 
+from gossamer.checkpoint.strict_json import parse_object
 from gossamer.errors import CheckpointError
 
 __all__ = ["ChatTemplate", "Message"]
@@ -30,6 +31,7 @@ _MAX_STRING = 2**24  # characters of any string a template builds
 _MAX_STEPS = 1_000_000  # turns of loops and calls of macros
 _MAX_SECONDS = 10.0
 _PADDING_FILTERS = ("batch", "center", "format", "slice", "urlize", "wordwrap", "xmlattr")  # no chat template needs them; each takes a size
+_SIZED_METHODS = ("expandtabs", "format", "format_map", "translate")  # of str, likewise
 _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -62,7 +64,7 @@ class ChatTemplate:
     def from_files(cls, files: Mapping[str, bytes]) -> ChatTemplate | None:
         """Find the template among a model's side files: chat_template.jinja, or `chat_template` in tokenizer_config.json."""
         config = _json_object(files, "tokenizer_config.json")
-        source: Any = files["chat_template.jinja"].decode() if files.get("chat_template.jinja") else config.get("chat_template")
+        source: Any = _text(files, "chat_template.jinja") or config.get("chat_template")
         if isinstance(source, list):  # several named ones
             named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
             source = named.get("default")
@@ -145,14 +147,17 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        if isinstance(obj, str) and attr in ("expandtabs", "format", "format_map", "translate"):
-            return False
-        return super().is_safe_attribute(obj, attr, value)
+        return not (isinstance(obj, str) and attr in _SIZED_METHODS) and super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> None:
+        """No str.format at all, in place of Jinja's own safe one."""
 
     def call(__self, __context: Any, __obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  # kwargs may hold self
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str):
             name = getattr(__obj, "__name__", "")
+            if name in _SIZED_METHODS:
+                raise SecurityError(f"str.{name} is not available")
             longest = max((abs(a) if isinstance(a, int) else len(a) for a in args if isinstance(a, (int, str))), default=1)
             if name in ("center", "ljust", "rjust", "zfill"):
                 _check_size(longest)
@@ -285,16 +290,15 @@ def _check_size(size: int) -> None:
         raise SecurityError(f"a string would have more than {_MAX_STRING} characters")
 
 
-def _json_object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
-    if not files.get(name):
-        return {}
+def _text(files: Mapping[str, bytes], name: str) -> str:
     try:
-        value = json.loads(files[name])
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{name}: not JSON: {error}", file=name) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{name}: expected a JSON object, found {type(value).__name__}", file=name)
-    return value
+        return files.get(name, b"").decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{name}: not UTF-8 at byte {error.start}", file=name, offset=error.start) from error
+
+
+def _json_object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    return parse_object(files[name], name) if files.get(name) else {}
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:

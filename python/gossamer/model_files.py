@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from gossamer import _core
 from gossamer.chat_template import ChatTemplate
+from gossamer.checkpoint.strict_json import parse_object
 from gossamer.errors import CheckpointError
 from gossamer.sampling_params import SamplingParams
 from gossamer.tokenizer import Tokenizer
@@ -43,12 +42,7 @@ class ModelFiles:
 def generation_defaults(files: Mapping[str, bytes]) -> SamplingParams:
     """Return the sampling parameters of generation_config.json, as vLLM takes them; ``"do_sample": false`` is temperature 0."""
     name = "generation_config.json"
-    try:
-        config: Any = json.loads(files.get(name) or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{name}: not JSON: {error}", file=name) from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{name}: expected a JSON object, found {type(config).__name__}", file=name)
+    config = parse_object(files[name], name) if files.get(name) else {}
     values = {field: config[field] for field in _DEFAULTS if config.get(field) is not None}
     if config.get("do_sample") is False:
         values["temperature"] = 0.0

@@ -1,0 +1,34 @@
+"""Fixtures shared by the Python tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import tiny_model as tiny
+
+if TYPE_CHECKING:
+    from gossamer import Runtime
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory: the tiny Llama, half of its weights zero. Read only."""
+    return tiny.write_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_huggingface(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model as a plain Hugging Face directory. Read only."""
+    return tiny.write_huggingface(tmp_path_factory.mktemp("tiny") / "huggingface")
+
+
+@pytest.fixture(scope="module")
+def runtime(tiny_model: Path) -> Iterator[Runtime]:
+    """The tiny model, loaded; shared by a test file, so no test may close it."""
+    from gossamer import Runtime
+
+    with Runtime(tiny_model, device="cpu", num_threads=2) as runtime:
+        yield runtime
