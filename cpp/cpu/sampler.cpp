@@ -11,15 +11,19 @@ namespace {
 
 constexpr std::int64_t kBlock = 256;  // logits per block
 constexpr std::int64_t kLanes = 16;   // independent lanes of a block's loops, so that compilers vectorise them
+constexpr std::size_t kBuckets = 2048;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 std::int64_t size_of_row(std::span<const float> x) { return static_cast<std::int64_t>(x.size()); }
 
-// e^x for x <= 0, within 2 ulp; 0 below -87, where the result would be subnormal. Plain arithmetic, the same bits everywhere.
-inline float exp_nonpositive(float x) {
+// e^x in two steps, each of which compilers vectorise: clamp, then e^x for -88 <= x <= 0, within 2 ulp; 0 below -87.7, where it would be
+// subnormal. Plain arithmetic, the same bits everywhere.
+inline float clamp_exponent(float x) { return x > -88.0F ? x : -88.0F; }
+
+inline float exp_clamped(float x) {
   constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer
-  const float n = (std::max(x, -88.0F) * 1.44269504F + kRound) - kRound;
-  const float r = (std::max(x, -88.0F) - n * 0.693359375F) + n * 2.12194440e-4F;  // ln 2 in two parts
+  const float n = (x * 1.44269504F + kRound) - kRound;
+  const float r = (x - n * 0.693359375F) + n * 2.12194440e-4F;  // ln 2 in two parts
   float p = 1.0F / 5040;
   p = p * r + 1.0F / 720;
   p = p * r + 1.0F / 120;
@@ -28,14 +32,7 @@ inline float exp_nonpositive(float x) {
   p = p * r + 0.5F;
   p = p * r + 1.0F;
   p = p * r + 1.0F;
-  const auto exponent = static_cast<std::uint32_t>(static_cast<std::int32_t>(n) + 127) << 23;
-  return x < -87.0F ? 0.0F : p * std::bit_cast<float>(exponent);
-}
-
-// Unsigned integers in the order of the floats; -0 and +0 are equal.
-inline std::uint32_t ordered_key(float x) {
-  const auto bits = std::bit_cast<std::uint32_t>(x + 0.0F);
-  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
+  return p * std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<std::int32_t>(n) + 127) << 23);  // n = -127: times 0
 }
 
 void summarize(std::span<const float> x, RowSummary& summary) {
@@ -87,7 +84,8 @@ double softmax_weights(std::span<const float> x, float max, float inverse_temper
     const std::int64_t end = std::min(begin + kBlock, size);
     const float* in = x.data();
     float* out = weights.data();
-    for (std::int64_t i = begin; i < end; ++i) out[i] = exp_nonpositive((in[i] - max) * inverse_temperature);
+    for (std::int64_t i = begin; i < end; ++i) out[i] = clamp_exponent((in[i] - max) * inverse_temperature);
+    for (std::int64_t i = begin; i < end; ++i) out[i] = exp_clamped(out[i]);
     float lanes[kLanes] = {};
     std::int64_t i = begin;
     for (; i + kLanes <= end; i += kLanes)
@@ -122,7 +120,9 @@ void Sampler::sample(const Tensor& logits, const SampleBatch& batch, const Sampl
   const auto vocab_size = static_cast<std::size_t>(logits.size(1));
   weights_.resize(vocab_size);
   block_sums_.resize((vocab_size + kBlock - 1) / kBlock);
-  candidates_.reserve(vocab_size);
+  candidates_.resize(vocab_size);
+  within_.resize(vocab_size);
+  scratch_.reserve(block_sums_.size());
   saved_logits_.reserve(vocab_size);
   const auto before_row = [](const TokenAdjustment& a, std::int64_t row) { return a.row < row; };
   auto first = std::lower_bound(batch.adjustments.begin(), batch.adjustments.end(), begin, before_row);
@@ -171,6 +171,12 @@ std::int32_t Sampler::choose(std::span<float> logits, const SampleRow& row, std:
   return token;
 }
 
+double Sampler::weight_of(std::span<const Candidate> candidates) {
+  double weight = 0;
+  for (const Candidate& c : candidates) weight += double{c.weight};
+  return weight;
+}
+
 // Inverse transform sampling over the survivors of min_p, top_k and top_p, by token id.
 std::int32_t Sampler::draw(std::span<const float> logits, const SampleRow& row, double uniform) {
   const float inverse_temperature = std::min(1.0F / row.temperature, std::numeric_limits<float>::max());  // never 0 * infinity
@@ -190,72 +196,74 @@ std::int32_t Sampler::draw(std::span<const float> logits, const SampleRow& row, 
     return token;
   }
 
-  double remaining = gather_candidates(logits, row, inverse_temperature, total);
-  if (row.top_k > 0) remaining = keep_largest(row.top_k, [](const Candidate&) { return 1.0; });
-  if (row.top_p < 1.0F) remaining = keep_largest(double{row.top_p} * remaining, [](const Candidate& c) { return double{c.weight}; });
-  double left = uniform * remaining;
-  for (const Candidate& c : candidates_)
+  const bool only_top_p = row.top_k == 0 && row.min_p == 0.0F;
+  std::span<Candidate> candidates = gather_candidates(logits, row, inverse_temperature, only_top_p ? total : 0.0);
+  if (row.top_k > 0) candidates = keep_largest(candidates, row.top_k, [](const Candidate&) { return 1.0; });
+  if (row.top_p < 1.0F) {
+    const double remaining = only_top_p ? total : weight_of(candidates);
+    candidates = keep_largest(candidates, double{row.top_p} * remaining, [](const Candidate& c) { return double{c.weight}; });
+  }
+  double left = uniform * weight_of(candidates);
+  for (const Candidate& c : candidates)
     if ((left -= double{c.weight}) < 0) return c.token;
-  return candidates_.back().token;
+  return candidates.back().token;
 }
 
-// The tokens that min_p leaves, by id, without those that top_k or top_p cannot reach. Returns the weight of all that min_p leaves.
-double Sampler::gather_candidates(std::span<const float> logits, const SampleRow& row, float inverse_temperature, double total) {
-  float least_logit = -kInfinity;
-  float least_weight = std::max(row.min_p, std::numeric_limits<float>::min());  // never one that cannot be drawn
-  if (row.top_k > 0) least_logit = summary_.lower_bound_of_largest(row.top_k, scratch_);
+// The tokens that min_p leaves and top_k may reach, by id. top_p_total: the weight of all tokens if top_p is the only filter, else 0.
+std::span<Sampler::Candidate> Sampler::gather_candidates(std::span<const float> logits, const SampleRow& row, float inverse_temperature,
+                                                         double top_p_total) {
+  const float least_logit = row.top_k > 0 ? summary_.lower_bound_of_largest(row.top_k, scratch_) : -kInfinity;
   // Together the tokens lighter than this weigh less than half of what top_p cuts off.
-  const bool only_top_p = row.top_k == 0 && row.min_p == 0.0F;
-  if (only_top_p)
-    least_weight = std::max(least_weight, static_cast<float>(0.5 * (1.0 - row.top_p) * total / static_cast<double>(logits.size())));
-
-  candidates_.clear();
-  double gathered = 0;
+  const double out_of_reach = 0.5 * (1.0 - row.top_p) * top_p_total / static_cast<double>(logits.size());
+  const float least_weight = std::max({row.min_p, static_cast<float>(out_of_reach), std::numeric_limits<float>::min()});
+  std::size_t count = 0;
   for (std::size_t b = 0; b < summary_.block_max.size(); ++b) {
     const float block_max = summary_.block_max[b];
-    if (block_max < least_logit || exp_nonpositive((block_max - summary_.max) * inverse_temperature) < least_weight) continue;
+    if (block_max < least_logit || exp_clamped(clamp_exponent((block_max - summary_.max) * inverse_temperature)) < least_weight) continue;
     const std::size_t end = std::min((b + 1) * static_cast<std::size_t>(kBlock), logits.size());
     for (std::size_t i = b * static_cast<std::size_t>(kBlock); i < end; ++i) {
-      if (logits[i] < least_logit || weights_[i] < least_weight) continue;
-      candidates_.push_back({ordered_key(logits[i]), static_cast<std::int32_t>(i), weights_[i]});
-      gathered += double{weights_[i]};
+      candidates_[count] = {logits[i], static_cast<std::int32_t>(i), weights_[i]};  // overwritten by the next unless counted: no branch
+      count += (logits[i] >= least_logit) & (weights_[i] >= least_weight) ? 1 : 0;
     }
   }
-  return only_top_p ? total : gathered;
+  return {candidates_.data(), count};
 }
 
-// Keeps the candidates of largest key, ties by smaller id, up to the one with which their amounts reach `wanted`; at least one.
-// A radix select: finds the key of that last one from its high digit to its low, without sorting. Returns the weight of what is kept.
+// The most likely candidates, ties by smaller id, up to the one with which their amounts reach `wanted`; at least one. Finds the logit of
+// that last one without sorting: spreads the logits over buckets, goes on within the bucket that holds it.
 template <typename Amount>
-double Sampler::keep_largest(double wanted, const Amount& amount) {
-  struct Digit {
-    int shift;
-    int bits;
-  };
-  std::uint32_t last_key = 0;
-  std::uint32_t known_bits = 0;
-  double above = 0;  // amount of the keys above last_key
-  for (const Digit digit : {Digit{21, 11}, Digit{10, 11}, Digit{0, 10}}) {
-    const std::uint32_t digit_mask = (1U << digit.bits) - 1;
-    histogram_.assign(std::size_t{digit_mask} + 1, 0.0);
-    for (const Candidate& c : candidates_)
-      if ((c.key & known_bits) == last_key) histogram_[(c.key >> digit.shift) & digit_mask] += amount(c);
-    std::uint32_t value = digit_mask;
-    while (value > 0 && (histogram_[value] == 0 || above + histogram_[value] < wanted)) above += histogram_[value--];
-    last_key |= value << digit.shift;
-    known_bits |= digit_mask << digit.shift;
-  }
-  double weight = 0;
-  std::erase_if(candidates_, [&](const Candidate& c) {
-    if (c.key < last_key) return true;
-    if (c.key == last_key) {
-      if (above > 0 && above >= wanted) return true;
-      above += amount(c);
+std::span<Sampler::Candidate> Sampler::keep_largest(std::span<Candidate> candidates, double wanted, const Amount& amount) {
+  std::span<Candidate> within = candidates;
+  double above = 0;  // amount of the candidates more likely than all within
+  float last = 0;
+  for (;;) {
+    float top = within[0].logit;
+    last = top;
+    for (const Candidate& c : within) {
+      top = c.logit > top ? c.logit : top;
+      last = c.logit < last ? c.logit : last;
     }
-    weight += double{c.weight};
-    return false;
-  });
-  return weight;
+    if (last == top) break;
+    const double scale = kBuckets / (double{top} - last);
+    const auto bucket_of = [&](const Candidate& c) {
+      return std::min(static_cast<std::size_t>((double{top} - c.logit) * scale), kBuckets - 1);
+    };
+    histogram_.assign(kBuckets, 0.0);
+    for (const Candidate& c : within) histogram_[bucket_of(c)] += amount(c);
+    std::size_t bucket = 0;
+    while (bucket + 1 < kBuckets && (histogram_[bucket] == 0 || above + histogram_[bucket] < wanted)) above += histogram_[bucket++];
+    const auto end =
+        std::copy_if(within.begin(), within.end(), within_.begin(), [&](const Candidate& c) { return bucket_of(c) == bucket; });
+    within = {within_.begin(), end};
+  }
+  std::size_t count = 0;
+  for (const Candidate& c : candidates) {
+    const bool tied_in = c.logit == last && (above < wanted || above == 0);
+    if (tied_in) above += amount(c);
+    candidates[count] = c;
+    count += (c.logit > last) | tied_in ? 1 : 0;
+  }
+  return candidates.first(count);
 }
 
 void Sampler::report(std::span<const float> logits, std::int32_t token, std::int32_t num_logprobs, std::int64_t index,
@@ -275,16 +283,17 @@ void Sampler::report(std::span<const float> logits, std::int32_t token, std::int
   const std::int64_t wanted = std::min<std::int64_t>(num_logprobs, size_of_row(logits));
   if (wanted == 0) return;
   const float least_logit = std::max(summary_.lower_bound_of_largest(wanted, scratch_), std::numeric_limits<float>::lowest());
-  candidates_.clear();
+  std::size_t count = 0;
   for (std::size_t i = 0; i < logits.size(); ++i)
-    if (logits[i] >= least_logit) candidates_.push_back({ordered_key(logits[i]), static_cast<std::int32_t>(i), 0.0F});
-  const auto found = std::min<std::ptrdiff_t>(wanted, static_cast<std::ptrdiff_t>(candidates_.size()));
-  std::partial_sort(candidates_.begin(), candidates_.begin() + found, candidates_.end(),
-                    [](const Candidate& a, const Candidate& b) { return a.key != b.key ? a.key > b.key : a.token < b.token; });
+    if (logits[i] >= least_logit) candidates_[count++] = {logits[i], static_cast<std::int32_t>(i), 0.0F};
+  const std::size_t found = std::min(static_cast<std::size_t>(wanted), count);
+  std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(found),
+                    candidates_.begin() + static_cast<std::ptrdiff_t>(count),
+                    [](const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; });
   const std::size_t first = r * static_cast<std::size_t>(result.max_logprobs);
-  for (std::size_t j = 0; j < static_cast<std::size_t>(found); ++j) {
+  for (std::size_t j = 0; j < found; ++j) {
     result.top_tokens[first + j] = candidates_[j].token;
-    result.top_logprobs[first + j] = logprob(logits[static_cast<std::size_t>(candidates_[j].token)]);
+    result.top_logprobs[first + j] = logprob(candidates_[j].logit);
   }
 }
 

@@ -29,9 +29,9 @@ class Sampler {
   void sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result, std::int64_t begin, std::int64_t end);
 
  private:
-  // A token that may still be drawn. The key orders as the logit does, as an unsigned integer.
+  // A token that may still be drawn.
   struct Candidate {
-    std::uint32_t key;
+    float logit;
     std::int32_t token;
     float weight;  // probability relative to the most likely token's
   };
@@ -40,9 +40,11 @@ class Sampler {
                   const SampleResult& result);
   std::int32_t choose(std::span<float> logits, const SampleRow& row, std::span<const TokenAdjustment> adjustments);
   std::int32_t draw(std::span<const float> logits, const SampleRow& row, double uniform);
-  double gather_candidates(std::span<const float> logits, const SampleRow& row, float inverse_temperature, double total);
+  std::span<Candidate> gather_candidates(std::span<const float> logits, const SampleRow& row, float inverse_temperature,
+                                         double top_p_total);
   template <typename Amount>
-  double keep_largest(double wanted, const Amount& amount);
+  std::span<Candidate> keep_largest(std::span<Candidate> candidates, double wanted, const Amount& amount);
+  static double weight_of(std::span<const Candidate> candidates);
   void report(std::span<const float> logits, std::int32_t token, std::int32_t num_logprobs, std::int64_t index, const SampleResult& result);
 
   RowSummary summary_;
@@ -50,6 +52,7 @@ class Sampler {
   std::vector<float> scratch_;
   std::vector<double> block_sums_;
   std::vector<Candidate> candidates_;
+  std::vector<Candidate> within_;
   std::vector<double> histogram_;
   std::vector<float> saved_logits_;
 };

@@ -56,7 +56,7 @@ class Model {
 };
 
 struct LoadOptions {
-  std::function<void(std::int64_t bytes_done, std::int64_t bytes_total)> progress;  // may throw to cancel
+  std::function<void(std::int64_t bytes_done, std::int64_t bytes_total)> progress = {};  // may throw to cancel
   std::int64_t max_positions = 0;  // rotary tables reach this far; 0 = as far as the model's configuration
 };
 
