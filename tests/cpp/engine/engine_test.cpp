@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <condition_variable>
 #include <mutex>
@@ -329,11 +330,14 @@ TEST(Engine, WaitReturnsEmptyAtItsTimeout) {
 
 TEST(Engine, DiesOfItsOwnFaultsAndSaysWhy) {
   Rig rig;
-  rig.model.on_forward = [](std::int64_t step) {
+  std::atomic<bool> submitted{false};
+  rig.model.on_forward = [&](std::int64_t step) {
+    while (!submitted) std::this_thread::yield();
     if (step == 3) throw InternalError("planted fault");
   };
   const RequestId id = rig.engine.submit({1}, greedy(10));
   const RequestId other = rig.engine.submit({2}, greedy(10));
+  submitted = true;
   for (const RequestId each : {id, other}) {
     try {
       collect(rig.engine, each);
