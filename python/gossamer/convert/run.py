@@ -18,6 +18,7 @@ from gossamer.checkpoint.dtypes import DTYPES, Array, dtype_name, first_nonfinit
 from gossamer.checkpoint.faults import fault
 from gossamer.checkpoint.file_io import FileIO
 from gossamer.checkpoint.manifest import MANIFEST_NAME, Manifest
+from gossamer.checkpoint.shard_writer import MAX_SHARD_BYTES
 from gossamer.checkpoint.writer import ModelWriter
 from gossamer.convert.architectures import HEAD, check_names, embedding_name, is_linear, tied_by_default
 from gossamer.convert.gguf_source import GgufSource
@@ -83,6 +84,7 @@ def convert(
     overwrite: bool = False,
     resume: bool = True,
     progress: Progress | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
     io: FileIO | None = None,
 ) -> Manifest:
     """Convert a Hugging Face directory or a GGUF file into a model directory; returns its manifest.
@@ -103,7 +105,7 @@ def convert(
         report(0, total, "reading the source's digest")
         with hash_threads() as pool:
             digest = opened.digest(pool)
-        key = json.dumps({"source": digest, "options": asdict(options), "producer": __version__}, sort_keys=True)
+        key = json.dumps([digest, asdict(options), max_shard_bytes, __version__])
         with ModelWriter(
             destination,
             side_files={**opened.side_files(), "config.json": _config(opened, options)},
@@ -113,6 +115,7 @@ def convert(
             resume_key=hashlib.sha256(key.encode()).hexdigest() if resume else None,
             expected_bytes=_expected_bytes(opened, options),
             allow_nonfinite=options.allow_nonfinite,
+            max_shard_bytes=max_shard_bytes,
             io=io,
         ) as writer:
             done = 0
