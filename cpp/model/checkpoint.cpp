@@ -224,7 +224,7 @@ OwnedSparseWeight Checkpoint::read_sparse(const std::string& name, Allocator& al
   // The disk has one offset per row; the end of the last row is nnz.
   impl_->read_stored(names.row_offsets, bytes_of(weight.row_offsets).first(static_cast<std::size_t>(rows) * sizeof(std::int64_t)), pool);
   weight.view.row_offsets.data<std::int64_t>()[rows] = record.nnz;
-  validate(weight.view, name);
+  validate(weight.view, name, record.shard);
   return weight;
 }
 

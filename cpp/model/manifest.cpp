@@ -148,9 +148,9 @@ FileRecord parse_file(const JsonFields& fields) {
 
 std::map<std::string, FileRecord> parse_files(const JsonFields& files) {
   std::map<std::string, FileRecord> records;
-  for (const auto& [name, value] : files.members()) {
-    check_file_name(files, name);
-    records.emplace(name, parse_file(files.object(name)));
+  for (const auto& member : files.members()) {
+    check_file_name(files, member.first);
+    records.emplace(member.first, parse_file(files.nested(member)));
   }
   if (!records.contains("config.json")) files.fail("config.json", "this file", "nothing");
   return records;
@@ -191,9 +191,10 @@ TensorRecord parse_tensor(std::string_view name, const JsonFields& fields) {
 std::map<std::string, TensorRecord> parse_tensors(const JsonFields& tensors, const std::map<std::string, FileRecord>& files) {
   std::map<std::string, TensorRecord> records;
   std::set<std::string> stored_names;
-  for (const auto& [name, value] : tensors.members()) {
+  for (const auto& member : tensors.members()) {
+    const std::string& name = member.first;
     check_tensor_name(tensors, name);
-    const JsonFields fields = tensors.object(name);
+    const JsonFields fields = tensors.nested(member);
     TensorRecord record = parse_tensor(name, fields);
     check_file_name(fields, record.shard);
     if (!is_shard_name(record.shard) || !files.contains(record.shard)) {

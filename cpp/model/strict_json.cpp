@@ -193,6 +193,10 @@ std::int64_t JsonFields::integer(std::string_view name, std::int64_t min, std::i
 
 JsonFields JsonFields::object(std::string_view name) const { return JsonFields(member(name), file_, path_of(name)); }
 
+JsonFields JsonFields::nested(const JsonValue::Object::value_type& member) const {
+  return JsonFields(member.second, file_, path_of(member.first));
+}
+
 void JsonFields::allow_only(std::initializer_list<std::string_view> names) const {
   for (const auto& [key, value] : *object_) {
     if (std::find(names.begin(), names.end(), key) == names.end()) fail(key, "no member of this name", value.describe());

@@ -45,6 +45,7 @@ class JsonFields {
   const JsonValue::Array& array(std::string_view name) const;
   std::int64_t integer(std::string_view name, std::int64_t min, std::int64_t max) const;
   JsonFields object(std::string_view name) const;
+  JsonFields nested(const JsonValue::Object::value_type& member) const;  // of members(), without looking it up
   void allow_only(std::initializer_list<std::string_view> names) const;
 
   std::string path_of(std::string_view name) const;

@@ -4,9 +4,16 @@
 namespace gossamer {
 namespace {
 
-[[noreturn]] void fail(std::string_view what, std::string_view name, std::string field, std::string expected, std::string found) {
+// Whose weight it is, for messages.
+struct Origin {
+  std::string_view name;
+  std::string_view file;
+};
+
+[[noreturn]] void fail(std::string_view what, Origin origin, std::string field, std::string expected, std::string found) {
   CheckpointFault fault;
-  fault.tensor = printable(name);
+  fault.file = printable(origin.file);
+  fault.tensor = printable(origin.name);
   fault.field = std::move(field);
   fault.expected = std::move(expected);
   fault.found = std::move(found);
@@ -14,51 +21,52 @@ namespace {
   throw CheckpointError(what, std::move(fault));
 }
 
-void validate_part(const Tensor& part, std::string_view name, const char* field, DType dtype, std::initializer_list<std::int64_t> shape) {
+void validate_part(const Tensor& part, Origin origin, const char* field, DType dtype, std::initializer_list<std::int64_t> shape) {
   std::byte anything{};
   const Tensor expected(&anything, dtype, shape);
   bool matches = part.defined() && part.dtype() == dtype && part.rank() == expected.rank() && part.is_contiguous() &&
                  part.device().kind == Device::Kind::cpu;
   for (int axis = 0; matches && axis < part.rank(); ++axis) matches = part.size(axis) == expected.size(axis);
-  if (!matches) fail("a part of a sparse weight has the wrong form", name, field, "contiguous " + expected.to_string(), part.to_string());
+  if (!matches) fail("a part of a sparse weight has the wrong form", origin, field, "contiguous " + expected.to_string(), part.to_string());
 }
 
 }  // namespace
 
-void validate(const SparseWeight& weight, std::string_view name) {
+void validate(const SparseWeight& weight, std::string_view name, std::string_view file) {
+  const Origin origin{name, file};
   if (weight.rows < 0 || weight.cols < 0) {
-    fail("a sparse weight has a negative size", name, "shape", "sizes >= 0",
+    fail("a sparse weight has a negative size", origin, "shape", "sizes >= 0",
          "[" + std::to_string(weight.rows) + ", " + std::to_string(weight.cols) + "]");
   }
   if (!weight.values.defined() || !is_floating(weight.dtype())) {
-    fail("the values of a sparse weight have the wrong dtype", name, "values", "f32, f16 or bf16", weight.values.to_string());
+    fail("the values of a sparse weight have the wrong dtype", origin, "values", "f32, f16 or bf16", weight.values.to_string());
   }
   const std::int64_t nnz = weight.nnz();
-  validate_part(weight.values, name, "values", weight.dtype(), {nnz});
-  validate_part(weight.mask, name, "bitmask", DType::u8, {weight.rows, weight.mask_stride()});
-  validate_part(weight.row_offsets, name, "row_offsets", DType::i64, {weight.rows + 1});
+  validate_part(weight.values, origin, "values", weight.dtype(), {nnz});
+  validate_part(weight.mask, origin, "bitmask", DType::u8, {weight.rows, weight.mask_stride()});
+  validate_part(weight.row_offsets, origin, "row_offsets", DType::i64, {weight.rows + 1});
 
   const auto* row_offsets = weight.row_offsets.data<const std::int64_t>();
   const std::int64_t stride = weight.mask_stride();
   const int used_bits = static_cast<int>(weight.cols % 8);
-  if (row_offsets[0] != 0) fail("row offsets must start at 0", name, "row_offsets[0]", "0", std::to_string(row_offsets[0]));
+  if (row_offsets[0] != 0) fail("row offsets must start at 0", origin, "row_offsets[0]", "0", std::to_string(row_offsets[0]));
   for (std::int64_t r = 0; r < weight.rows; ++r) {
     const std::uint8_t* row = weight.mask.data<const std::uint8_t>() + r * stride;
     if (used_bits != 0 && (row[stride - 1] >> used_bits) != 0) {
-      fail("pad bits of a mask row are set", name, "bitmask row " + std::to_string(r), "0 beyond column " + std::to_string(weight.cols),
+      fail("pad bits of a mask row are set", origin, "bitmask row " + std::to_string(r), "0 beyond column " + std::to_string(weight.cols),
            "last byte " + std::to_string(row[stride - 1]));
     }
     const std::int64_t kept = count_bits(row, stride, 0, weight.cols);
     // row_offsets[r] was checked by the row before, so this sum cannot overflow: it is at most the number of mask bits.
     if (row_offsets[r + 1] != row_offsets[r] + kept) {
-      fail("the mask of a row and its values disagree", name, "row_offsets[" + std::to_string(r + 1) + "]",
+      fail("the mask of a row and its values disagree", origin, "row_offsets[" + std::to_string(r + 1) + "]",
            std::to_string(row_offsets[r] + kept) + " (row " + std::to_string(r) + " begins at " + std::to_string(row_offsets[r]) +
                " and its mask keeps " + std::to_string(kept) + ")",
            std::to_string(row_offsets[r + 1]));
     }
   }
   if (row_offsets[weight.rows] != nnz) {
-    fail("row offsets must end at the number of values", name, "row_offsets[" + std::to_string(weight.rows) + "]", std::to_string(nnz),
+    fail("row offsets must end at the number of values", origin, "row_offsets[" + std::to_string(weight.rows) + "]", std::to_string(nnz),
          std::to_string(row_offsets[weight.rows]));
   }
 }
