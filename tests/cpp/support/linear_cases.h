@@ -1,6 +1,7 @@
 // Cases of Ops::linear: every weight dtype and density, odd sizes, every epilogue, against the sum in double.
 #pragma once
 
+#include <array>
 #include <string>
 
 #include "support/test_tensor.h"
@@ -122,6 +123,24 @@ inline void linear_cases(Ops& ops) {
         if (::testing::Test::HasFailure()) return;  // one case's message is enough
       }
     }
+  }
+}
+
+// Shapes nobody thought of.
+inline void linear_random_cases(Ops& ops) {
+  Random random(77);
+  for (unsigned trial = 0; trial < 150; ++trial) {
+    LinearCase c{.n = 1 + random.below(40), .k = 1 + random.below(300), .m = 1 + random.below(100)};
+    c.weight_dtype = std::array{DType::f32, DType::f16, DType::bf16}[static_cast<std::size_t>(random.below(3))];
+    c.sparsity = random.below(4) == 0 ? -1 : random.uniform();
+    c.bias = random.below(2) == 0;
+    c.residual = random.below(2) == 0;
+    c.in_place = c.residual && random.below(2) == 0;
+    c.f32_out = random.below(2) == 0;
+    c.activation = kActivations[random.below(5)];
+    c.pad = random.below(9);
+    check_linear(ops, c, 1000 + trial);
+    if (::testing::Test::HasFailure()) return;
   }
 }
 

@@ -8,6 +8,7 @@
 #include "support/attention_cases.h"
 #include "support/linear_cases.h"
 #include "support/pointwise_cases.h"
+#include "support/rope_cases.h"
 #include "support/sample_cases.h"
 
 namespace gossamer::testing {
@@ -23,9 +24,11 @@ inline std::vector<OpsCase> all_ops_cases() {
           {"RmsNorm", rms_norm_cases},
           {"LayerNorm", layer_norm_cases},
           {"Linear", linear_cases},
+          {"LinearRandom", linear_random_cases},
           {"GatedActivation", gated_activation_cases},
           {"RopeAndWriteKv", rope_and_write_kv_cases},
           {"Attention", attention_cases},
+          {"AttentionRandom", attention_random_cases},
           {"GatherRows", gather_rows_cases},
           {"Add", add_cases},
           {"Empty", empty_cases},
