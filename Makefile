@@ -24,10 +24,11 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # $(call install,EXTRAS,PIP FLAGS): builds incrementally in $(BUILD) and installs the package, not an editable one, as a user would get it.
+WITH_TESTS = -Ccmake.define.GOSSAMER_BUILD_TESTS=$(CPP_TESTS) -Ccmake.define.GOSSAMER_BUILD_EXAMPLES=ON
+WITHOUT_TESTS = -Ccmake.define.GOSSAMER_BUILD_TESTS=OFF -Ccmake.define.GOSSAMER_BUILD_EXAMPLES=OFF
 define install
 @echo "Building and installing gossamer[$(1)] into $(VENV) ..."
-@$(BIN)/pip install -q --no-build-isolation $(2) -Cbuild-dir=$(BUILD) -Ccmake.define.GOSSAMER_BUILD_TESTS=$(CPP_TESTS) \
-  -Ccmake.define.GOSSAMER_BUILD_EXAMPLES=ON '.[$(1)]'
+@$(BIN)/pip install -q --no-build-isolation -Cbuild-dir=$(BUILD) $(2) '.[$(1)]'
 endef
 
 define require_gtest
@@ -47,25 +48,27 @@ $(VENV)/.build-tools: pyproject.toml | $(BIN)/pip
 	@touch $@
 
 demo: $(VENV)/.build-tools  ## convert, prune and talk to a real language model (about 5 minutes, 98 MB to download)
-	$(call install,gguf)
+	@sh scripts/preflight.sh
+	$(call install,gguf,$(WITHOUT_TESTS))
 	@$(BIN)/python -m gossamer.demo
 
 demo-results: $(VENV)/.build-tools  ## the demo, measured again with a fresh process per row, into benchmarks/results/cpu_demo.json
-	$(call install,gguf)
+	@sh scripts/preflight.sh
+	$(call install,gguf,$(WITHOUT_TESTS))
 	@$(BIN)/python -m gossamer.demo --results benchmarks/results/cpu_demo.json
 
 test: $(VENV)/.build-tools  ## all tests that need neither torch nor a GPU
 	$(call require_gtest)
-	$(call install,test)
+	$(call install,test,$(WITH_TESTS))
 	$(if $(HAVE_GTEST),$(BIN)/ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS))
 	$(BIN)/python -m pytest -m "not hf and not gpu"
 
 test-hf: $(VENV)/.build-tools  ## parity with Hugging Face transformers (installs torch: a large download)
-	$(call install,hf)
+	$(call install,hf,$(WITH_TESTS))
 	$(BIN)/python -m pytest -m hf
 
 check: $(VENV)/.build-tools  ## format, lint, types, -Werror, CPU tests: what to run before a commit
-	$(call install,dev,-Ccmake.define.GOSSAMER_WERROR=ON)
+	$(call install,dev,$(WITH_TESTS) -Ccmake.define.GOSSAMER_WERROR=ON)
 	$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

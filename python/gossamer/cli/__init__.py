@@ -10,7 +10,7 @@ import click
 
 from gossamer import errors
 
-__all__ = ["main"]
+__all__ = ["main", "run_command"]
 
 # Name → what the list of commands says about it. A command `name` lives in gossamer/cli/<name>.py.
 COMMANDS = {
@@ -82,9 +82,14 @@ def exit_code(error: BaseException) -> int:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: runs a command; an expected error is one message on stderr, not a traceback (set GOSSAMER_TRACEBACK=1 to see it)."""
+    """Entry point of `gossamer`."""
+    run_command(cli, "gossamer", argv)
+
+
+def run_command(command: click.Command, name: str, argv: list[str] | None = None) -> None:
+    """Run a command; an expected error is one message on stderr, not a traceback (set GOSSAMER_TRACEBACK=1 to see it)."""
     try:
-        cli.main(args=argv, prog_name="gossamer", standalone_mode=False)
+        command.main(args=argv, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:

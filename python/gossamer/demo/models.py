@@ -1,0 +1,70 @@
+"""Makes the demo's model directories, or finds them already made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from gossamer import texts
+from gossamer.checkpoint import ModelReader, is_model_directory
+from gossamer.convert import convert
+from gossamer.errors import CheckpointError
+from gossamer.prune import CalibrationSet, prune
+
+__all__ = ["CALIBRATION_TOKENS", "SPARSITIES", "calibration_for", "make_dense", "make_pruned", "model_bytes"]
+
+SPARSITIES = (0.3, 0.4, 0.5)
+CALIBRATION_TOKENS = 32768
+_CALIBRATION_LENGTH = 512
+
+
+def make_dense(gguf: Path, directory: Path, progress: Callable[[int, int, str], None]) -> Path:
+    """Convert the GGUF file unless that was done."""
+    destination = directory / "smollm2-dense"
+    if not _is_intact(destination):
+        convert(gguf, destination, overwrite=True, progress=progress)
+    return destination
+
+
+def calibration_for(dense: Path) -> CalibrationSet:
+    with ModelReader(dense) as reader:
+        return CalibrationSet.from_files(texts.CALIBRATION, reader.side_files(), num_tokens=CALIBRATION_TOKENS, length=_CALIBRATION_LENGTH)
+
+
+def make_pruned(dense: Path, directory: Path, calibration: CalibrationSet, progress: Callable[[str, int, int], None]) -> dict[float, Path]:
+    """Prune to every sparsity that is not there, from one calibration."""
+    wanted = {sparsity: directory / f"smollm2-wanda-{round(sparsity * 100)}" for sparsity in SPARSITIES}
+    with ModelReader(dense) as reader:
+        model_id = reader.manifest.model_id
+    missing = {s: path for s, path in wanted.items() if not _is_pruned_from(path, model_id, s, calibration)}
+    if missing:
+        prune(dense, missing, calibration=calibration, overwrite=True, progress=progress)
+    return wanted
+
+
+def model_bytes(directory: Path) -> int:
+    """What a model takes on disk."""
+    return sum(file.stat().st_size for file in directory.iterdir())
+
+
+def _is_intact(directory: Path) -> bool:
+    """Whether a complete model is there; its data is verified when it is loaded."""
+    if not is_model_directory(directory):
+        return False
+    try:
+        ModelReader(directory).close()
+    except (CheckpointError, OSError):
+        return False
+    return True
+
+
+def _is_pruned_from(directory: Path, model_id: str, sparsity: float, calibration: CalibrationSet) -> bool:
+    if not _is_intact(directory):
+        return False
+    with ModelReader(directory) as reader:
+        record = reader.manifest.pruning or {}
+        return (
+            reader.manifest.source.get("sha256") == model_id
+            and record.get("sparsity") == sparsity
+            and record.get("calibration_sha256") == calibration.sha256
+        )
