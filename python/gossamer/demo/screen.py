@@ -44,8 +44,12 @@ def bar(name: str) -> Iterator[Callable[..., None]]:
     shape = _INDENT + "{desc:<10} {percentage:3.0f} % {bar:32} {elapsed}<{remaining}"
     shown: tqdm[None] = tqdm(desc=name, total=1, disable=None, leave=False, bar_format=shape)
 
+    current = name
+
     def update(done: int, total: int, phase: str = "") -> None:
-        if phase and shown.desc != phase:
+        nonlocal current
+        if phase and phase != current:
+            current = phase
             shown.reset()
             shown.set_description_str(phase, refresh=False)
         shown.total = total
