@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,3 +33,14 @@ def runtime(tiny_model: Path) -> Iterator[Runtime]:
 
     with Runtime(tiny_model, device="cpu", num_threads=2) as runtime:
         yield runtime
+
+
+def wait_until_idle(runtime: Runtime, seconds: float = 1.0) -> None:
+    """The engine learns of a cancellation at its next step: soon nothing runs, and every block is free."""
+    deadline = time.monotonic() + seconds
+    while True:
+        stats = runtime.stats()
+        if stats.running == stats.waiting == 0 and stats.free_blocks == runtime.info().num_blocks:
+            return
+        assert time.monotonic() < deadline, f"still busy: {stats}"
+        time.sleep(0.005)
