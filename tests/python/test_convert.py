@@ -207,6 +207,27 @@ def test_supported_architectures_are_the_core_s() -> None:
     assert sorted(core.supported_architectures()) == sorted(SUPPORTED_ARCHITECTURES)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_the_core_reads_what_we_write(tmp_path: Path, dtype: Any) -> None:
+    core = pytest.importorskip("gossamer._core", reason="the C++ core is not built")
+    tensors = llama_tensors(dtype, zeros=0.5)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(np.float32)
+    manifest = convert(write_hugging_face(tmp_path / "hf", tensors), tmp_path / "model", max_shard_bytes=3000)
+    checkpoint = core.Checkpoint.open(str(tmp_path / "model"))
+    assert checkpoint.model_id == manifest.model_id
+    assert checkpoint.side_file("config.json") == (tmp_path / "model" / "config.json").read_bytes()
+    with ModelReader(tmp_path / "model") as reader:
+        for name, record in manifest.tensors.items():
+            if record.encoding == "dense":
+                assert np.asarray(checkpoint.read_dense(name)).tobytes() == tensors[name].tobytes()
+                continue
+            mask, values, offsets = checkpoint.read_sparse(name)
+            ours = reader.bitmap(name)
+            assert (mask == ours.bitmask).all()
+            assert np.asarray(values).tobytes() == ours.values.tobytes()
+            assert list(offsets) == [*ours.row_offsets, ours.nnz]
+
+
 Change = Callable[[Path], object]
 
 

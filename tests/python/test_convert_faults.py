@@ -251,6 +251,10 @@ def test_free_space_is_checked_before_anything_is_written(tmp_path: Path, source
     assert caught.value.errno == errno.ENOSPC
     assert leftovers(tmp_path) == []
     assert not (tmp_path / "model").exists()
+    convert(source, tmp_path / "model")
+    with pytest.raises(OSError, match="Not enough disk space"):
+        export_model(tmp_path / "model", tmp_path / "out", io=FullDisk(1000))
+    assert leftovers(tmp_path) == []
 
 
 def test_disk_that_fills_up_meanwhile_keeps_what_can_be_resumed(tmp_path: Path, source: Path, new: dict[str, bytes]) -> None:

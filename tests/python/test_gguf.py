@@ -299,6 +299,7 @@ def test_tokenizers_that_cannot_be_rebuilt_are_refused(tmp_path: Path, metadata:
     ("metadata", "text"),
     [
         ({"llama.expert_count": 8}, "Mixture-of-experts"),
+        ({"split.count": 3}, r"several files.*found 3"),
         ({"llama.attention.head_count": 3}, "heads do not divide"),
         ({"llama.attention.head_count": None}, r"llama\.attention\.head_count"),
         ({"llama.block_count": 3}, r"lacks tensors.*layers\.2"),

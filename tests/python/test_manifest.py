@@ -334,5 +334,11 @@ def test_misuse_of_the_writer(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="matrix"):
             out.add_bitmap("b.weight", np.zeros(3, np.float32))
     assert list(tmp_path.iterdir()) == []
+    with writer(tmp_path / "m") as out:
+        out.add_bitmap("a.weight", np.zeros((3, 3), np.float32))
+        out.add_dense("a.shape", np.zeros(3, np.float32))
+        with pytest.raises(ValueError, match="two tensors"):
+            out.finish()
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="bare names"):
         writer(tmp_path / "m", side_files={**CONFIG, "../x": b""})

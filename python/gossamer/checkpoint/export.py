@@ -55,6 +55,7 @@ def export_model(
         try:
             if not shards.resume():
                 staged.clear()
+            shards.require_space(sum(r.size * DTYPES[r.dtype].itemsize + 1024 for r in manifest.tensors.values()), staged.destination)
             done, total = 0, sum(record.size for record in manifest.tensors.values())
             for name, record in manifest.tensors.items():
                 if not shards.is_finished(name):

@@ -35,6 +35,8 @@ def build_header(parts: list[tuple[str, str, tuple[int, ...]]]) -> bytes:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, dtype, shape in parts:
+        if name in header:
+            raise ValueError(f"two tensors would be stored under the name {name!r}")
         end = position + math.prod(shape) * ITEM_BYTES[dtype]
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
         position = end

@@ -93,6 +93,14 @@ class ShardWriter:
         self._pending_records[name] = record
         self._pending_bytes += size
 
+    def require_space(self, expected_bytes: int, destination: Path) -> None:
+        """OSError unless so many bytes, less those that an interrupted run has written, fit on the disk."""
+        needed = expected_bytes - sum(shard.record.bytes for shard in self.finished)
+        free = self._io.free_bytes(self._directory)
+        if needed > free:
+            text = f"Not enough disk space: {needed:,} bytes are needed, {free:,} are free. Free some, or choose another disk"
+            raise OSError(errno.ENOSPC, text, str(destination))
+
     def flush(self) -> None:
         """Write what is gathered as the next shard."""
         if not self._pending:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from pathlib import Path
@@ -83,17 +82,10 @@ class ModelWriter:
             self._shards = ShardWriter(self._staged.path, resume_key=resume_key, io=self._io, pool=self._pool, max_bytes=max_shard_bytes)
             if not self._shards.resume():
                 self._staged.clear()
-            self._require_space(expected_bytes)
+            self._shards.require_space(expected_bytes, self._staged.destination)
         except BaseException:
             self.close()
             raise
-
-    def _require_space(self, expected: int) -> None:
-        needed = expected - sum(shard.record.bytes for shard in self._shards.finished)
-        free = self._io.free_bytes(self._staged.path)
-        if needed > free:
-            text = f"Not enough disk space: {needed:,} bytes are needed, {free:,} are free. Free some, or choose another disk"
-            raise OSError(errno.ENOSPC, text, str(self._staged.destination))
 
     @property
     def resumed_tensors(self) -> int:

@@ -52,6 +52,8 @@ def command(
     start = time.monotonic()
     with bar("Converting") as progress:
         manifest = convert(source, destination, options, overwrite=overwrite, resume=resume, progress=progress)
+    if "tokenizer.json" not in manifest.files:
+        click.echo("Note: the source has no tokenizer.json, so the model works with token ids only, not with text.", err=True)
     sparse = sum(record.encoding == "bitmap" for record in manifest.tensors.values())
     size = sum(record.bytes for record in manifest.files.values())
     click.echo(

@@ -52,6 +52,9 @@ def model_config(file: GgufFile, rope_factors: Array | None) -> dict[str, Any]:
     if meta.architecture not in GGUF_ARCHITECTURES:
         raise meta.wrong("This architecture is not supported", "general.architecture", expected="one of " + ", ".join(GGUF_ARCHITECTURES),
                          found=meta.architecture, fix="Convert a model of one of these families")  # fmt: skip
+    if file.metadata.get("split.count", 1) not in (0, 1):
+        raise meta.wrong("The model is split into several files", "split.count", found=file.metadata["split.count"],
+                         fix="Join them with llama.cpp's llama-gguf-split --merge")  # fmt: skip
     if meta.integer("expert_count", 0):
         raise meta.wrong(
             "Mixture-of-experts models are not supported", f"{meta.architecture}.expert_count", found=meta.integer("expert_count")

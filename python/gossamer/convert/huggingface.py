@@ -43,8 +43,8 @@ class HuggingFaceSource(Source):
 
     kind = "huggingface"
     PICKLE_ADVICE = (
-        "With torch and transformers, load the model and write it with model.save_pretrained(directory), "
-        "which makes safetensors; then convert that"
+        "With torch and transformers, load model and tokenizer and write both with save_pretrained(directory), "
+        "which makes safetensors and a tokenizer.json; then convert that"
     )
 
     def __init__(self, path: Path) -> None:
