@@ -67,7 +67,7 @@ void plan_attention(std::vector<AttentionUnit>& units, const Tensor& q, const Kv
   const std::int64_t num_kv_heads = kv.keys.size(1);
   const std::int64_t head_dim = kv.keys.size(3);
   const std::int64_t heads_per_kv_head = q.size(1) / num_kv_heads;
-  require(head_dim <= kMaxHeadDim, "attention: head_dim = " + std::to_string(head_dim) + "; this backend has at most " + std::to_string(kMaxHeadDim));
+  if (head_dim > kMaxHeadDim) throw InvalidArgument("attention: head_dim = " + std::to_string(head_dim) + "; this backend has at most " + std::to_string(kMaxHeadDim));
   const std::int64_t max_rows = std::min<std::int64_t>(kMaxUnitRows, kMaxUnitState / ((head_dim + 15) / 16 * 16));
   const bool few = batch.num_tokens * num_kv_heads < kUnitsPerThread * num_threads;
   const std::int64_t heads = few ? 1 : std::min(heads_per_kv_head, max_rows);

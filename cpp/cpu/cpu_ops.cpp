@@ -86,7 +86,9 @@ class CpuOps final : public Ops {
 
   void do_linear(const Tensor& out, const Tensor& x, const PackedWeight& packed, const Epilogue& epilogue) override {
     const auto* weight = dynamic_cast<const cpu::CpuWeight*>(&packed);
-    require(weight != nullptr, "linear: the weight (" + packed.format() + ") was packed by another backend; pack it with these Ops");
+    if (weight == nullptr) {
+      throw InvalidArgument("linear: the weight (" + packed.format() + ") was packed by another backend; pack it with these Ops");
+    }
     const bool has_residual = epilogue.residual.defined();
     cpu::LinearTask task{.weight = weight->view(),
                          .x = x.data<const float>(),

@@ -22,6 +22,11 @@ StepSampler::StepSampler(Ops& ops, std::int64_t max_rows) : ops_(ops) {
   top_logprobs_.resize(rows * static_cast<std::size_t>(kMaxLogprobs));
 }
 
+void StepSampler::reserve(const Sequence& sequence, std::int64_t count) {
+  const std::size_t adjustments = sequence.counts.capacity() + sequence.biases.size() + sequence.stop_ids.size();
+  adjustments_.reserve(adjustments * static_cast<std::size_t>(count));
+}
+
 void StepSampler::run(Executor& executor, std::span<const RowRequest> requests, std::vector<TokenEvent>& events,
                       std::vector<TokenLogprob>& logprobs) {
   const auto max_rows = static_cast<std::size_t>(executor.max_logit_rows());

@@ -31,6 +31,8 @@ class StepSampler {
  public:
   StepSampler(Ops& ops, std::int64_t max_rows);
 
+  // Makes room for `count` sequences as demanding as this one, so that their steps need not.
+  void reserve(const Sequence& sequence, std::int64_t count);
   // Appends one event per request, in order.
   void run(Executor& executor, std::span<const RowRequest> requests, std::vector<TokenEvent>& events, std::vector<TokenLogprob>& logprobs);
 
