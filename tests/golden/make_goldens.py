@@ -11,11 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import tiny_models
 import torch
 import transformers
 
 DIRECTORY = Path(__file__).parent
+torch.set_num_threads(1)  # the models are tiny
 
 
 def load(directory: Path) -> transformers.PreTrainedModel:
@@ -32,11 +34,17 @@ def greedy(model: transformers.PreTrainedModel, tokens: list[int], count: int) -
 
 
 @torch.no_grad()
+def logprobs(model: transformers.PreTrainedModel, tokens: list[int]) -> np.ndarray:
+    """Log-softmax of the logits, float64 [len(tokens), vocab_size]."""
+    return torch.log_softmax(model(torch.tensor([tokens]), use_cache=False).logits[0].double(), dim=-1).numpy()
+
+
+@torch.no_grad()
 def golden(directory: Path) -> dict[str, object]:
     model = load(directory)
     tokens = tiny_models.prompt()
     logits = model(torch.tensor([tokens]), use_cache=False).logits[0]
-    logprobs = torch.log_softmax(logits.double(), dim=-1)
+    exact = logprobs(model, tokens)
     continuation = greedy(model, tokens, tiny_models.NEW_TOKENS)
     if len(set(continuation)) < 16:
         raise SystemExit(f"{directory.name}: only {len(set(continuation))} distinct greedy tokens; change the seed")
@@ -44,7 +52,7 @@ def golden(directory: Path) -> dict[str, object]:
         "transformers": transformers.__version__,
         "prompt": tokens,
         "last_logits": [round(float(x), 6) for x in logits[-1]],
-        "prompt_logprobs": [round(float(logprobs[i, token]), 6) for i, token in enumerate(tokens[1:])],
+        "prompt_logprobs": [round(float(exact[i, token]), 6) for i, token in enumerate(tokens[1:])],
         "greedy": continuation,
     }
 

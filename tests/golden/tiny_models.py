@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "llama_yarn": {
         **LLAMA,
-        "rope_parameters": {"rope_type": "yarn", "rope_theta": 500.0, "factor": 8.0, "original_max_position_embeddings": 32},
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 500.0,
+            "factor": 8.0,
+            "beta_fast": 4.0,
+            "original_max_position_embeddings": 64,
+        },
         "dtype": "float32",
     },
     "mistral": {**MISTRAL, "rope_theta": 500.0, "sliding_window": 8, "dtype": "float32"},
@@ -198,12 +205,18 @@ def prompt() -> list[int]:
     return np.random.RandomState(1000).randint(3, VOCAB, PROMPT_TOKENS).tolist()
 
 
-def write(name: str, directory: Path, **changes: Any) -> Path:
-    """Write variant `name` as a Hugging Face directory; `changes` replace fields of its config (None removes one)."""
+def write(name: str, directory: Path, *, edit: Callable[[dict[str, np.ndarray]], None] | None = None, **changes: Any) -> Path:
+    """Write variant `name` as a Hugging Face directory.
+
+    `changes` replace fields of its config.json (None removes one) but not the tensors, which `edit` may change in place.
+    """
+    values = tensors(VARIANTS[name], SEEDS.get(name, 0))
+    if edit is not None:
+        edit(values)
     config = {key: value for key, value in {**VARIANTS[name], **changes}.items() if value is not None}
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file(tensors(config, SEEDS.get(name, 0)), directory / "model.safetensors", metadata={"format": "pt"})
+    save_file(values, directory / "model.safetensors", metadata={"format": "pt"})
     return directory
 
 
