@@ -9,12 +9,15 @@
 namespace gossamer {
 namespace {
 
-constexpr std::int64_t kBlock = 256;  // logits per block
-constexpr std::int64_t kLanes = 16;   // independent lanes of a block's loops, so that compilers vectorise them
+constexpr std::size_t kBlock = 256;  // logits per block
+constexpr std::size_t kLanes = 16;   // independent lanes of a block's loops, so that compilers vectorise them
 constexpr std::size_t kBuckets = 2048;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-std::int64_t size_of_row(std::span<const float> x) { return static_cast<std::int64_t>(x.size()); }
+std::size_t num_blocks(std::size_t size) { return (size + kBlock - 1) / kBlock; }
+std::span<const float> block_of(std::span<const float> x, std::size_t b) {
+  return x.subspan(b * kBlock, std::min(kBlock, x.size() - b * kBlock));
+}
 
 // e^x in two steps, each of which compilers vectorise: clamp, then e^x for -88 <= x <= 0, within 2 ulp; 0 below -87.7, where it would be
 // subnormal. Plain arithmetic, the same bits everywhere.
@@ -35,62 +38,64 @@ inline float exp_clamped(float x) {
   return p * std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<std::int32_t>(n) + 127) << 23);  // n = -127: times 0
 }
 
-void summarize(std::span<const float> x, RowSummary& summary) {
-  const std::int64_t size = size_of_row(x);
-  const std::int64_t blocks = (size + kBlock - 1) / kBlock;
-  summary.block_max.resize(static_cast<std::size_t>(blocks));
-  summary.max = -kInfinity;
-  std::int64_t best = 0;
-  std::int32_t unordered = 0;  // some logit is NaN or +infinity
-  for (std::int64_t b = 0; b < blocks; ++b) {
-    const std::int64_t begin = b * kBlock;
-    const std::int64_t end = std::min(begin + kBlock, size);
-    float lane_max[kLanes];
-    std::int32_t lane_unordered[kLanes] = {};
-    std::fill_n(lane_max, kLanes, -kInfinity);
-    std::int64_t i = begin;
-    for (; i + kLanes <= end; i += kLanes) {
-      for (std::int64_t lane = 0; lane < kLanes; ++lane) {
-        const float v = x[static_cast<std::size_t>(i + lane)];
-        lane_max[lane] = v > lane_max[lane] ? v : lane_max[lane];
-        lane_unordered[lane] |= v < kInfinity ? 0 : 1;
-      }
-    }
-    for (; i < end; ++i) {
-      lane_max[0] = std::max(lane_max[0], x[static_cast<std::size_t>(i)]);
-      lane_unordered[0] |= x[static_cast<std::size_t>(i)] < kInfinity ? 0 : 1;
-    }
-    for (const std::int32_t flag : lane_unordered) unordered |= flag;
-    const float block_max = *std::max_element(lane_max, lane_max + kLanes);
-    summary.block_max[static_cast<std::size_t>(b)] = block_max;
-    if (block_max > summary.max) {
-      summary.max = block_max;
-      best = begin;
+struct BlockSummary {
+  float max;
+  bool ordered;  // no NaN, no +infinity
+};
+
+BlockSummary summarize_block(std::span<const float> x) {
+  float max[kLanes];
+  std::int32_t unordered[kLanes] = {};
+  std::fill_n(max, kLanes, -kInfinity);
+  std::size_t i = 0;
+  for (; i + kLanes <= x.size(); i += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      const float v = x[i + lane];
+      max[lane] = v > max[lane] ? v : max[lane];
+      unordered[lane] |= v < kInfinity ? 0 : 1;
     }
   }
-  summary.finite = unordered == 0 && summary.max > -kInfinity;
+  for (; i < x.size(); ++i) {
+    max[0] = x[i] > max[0] ? x[i] : max[0];
+    unordered[0] |= x[i] < kInfinity ? 0 : 1;
+  }
+  return {*std::max_element(max, max + kLanes), std::all_of(unordered, unordered + kLanes, [](std::int32_t flag) { return flag == 0; })};
+}
+
+void summarize(std::span<const float> x, RowSummary& summary) {
+  summary.block_max.resize(num_blocks(x.size()));
+  summary.max = -kInfinity;
+  bool ordered = true;
+  std::size_t best = 0;
+  for (std::size_t b = 0; b < summary.block_max.size(); ++b) {
+    const BlockSummary block = summarize_block(block_of(x, b));
+    ordered = ordered && block.ordered;
+    summary.block_max[b] = block.max;
+    if (block.max > summary.max) {
+      summary.max = block.max;
+      best = b * kBlock;
+    }
+  }
+  summary.finite = ordered && summary.max > -kInfinity;
   if (!summary.finite) return;
-  while (x[static_cast<std::size_t>(best)] != summary.max) ++best;
-  summary.argmax = best;
+  while (x[best] != summary.max) ++best;
+  summary.argmax = static_cast<std::int32_t>(best);
 }
 
 // weights = e^((x - max) * inverse_temperature); block_sums their sums by block. Returns the total.
 double softmax_weights(std::span<const float> x, float max, float inverse_temperature, std::span<float> weights,
                        std::span<double> block_sums) {
-  const std::int64_t size = size_of_row(x);
   double total = 0;
   for (std::size_t b = 0; b < block_sums.size(); ++b) {
-    const std::int64_t begin = static_cast<std::int64_t>(b) * kBlock;
-    const std::int64_t end = std::min(begin + kBlock, size);
-    const float* in = x.data();
-    float* out = weights.data();
-    for (std::int64_t i = begin; i < end; ++i) out[i] = clamp_exponent((in[i] - max) * inverse_temperature);
-    for (std::int64_t i = begin; i < end; ++i) out[i] = exp_clamped(out[i]);
+    const std::span<const float> in = block_of(x, b);
+    float* out = weights.data() + b * kBlock;
+    for (std::size_t i = 0; i < in.size(); ++i) out[i] = clamp_exponent((in[i] - max) * inverse_temperature);
+    for (std::size_t i = 0; i < in.size(); ++i) out[i] = exp_clamped(out[i]);
     float lanes[kLanes] = {};
-    std::int64_t i = begin;
-    for (; i + kLanes <= end; i += kLanes)
-      for (std::int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += out[i + lane];
-    for (; i < end; ++i) lanes[0] += out[i];
+    std::size_t i = 0;
+    for (; i + kLanes <= in.size(); i += kLanes)
+      for (std::size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += out[i + lane];
+    for (; i < in.size(); ++i) lanes[0] += out[i];
     double sum = 0;
     for (const float lane : lanes) sum += double{lane};
     block_sums[b] = sum;
@@ -119,7 +124,7 @@ float RowSummary::lower_bound_of_largest(std::int64_t k, std::vector<float>& scr
 void Sampler::sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result, std::int64_t begin, std::int64_t end) {
   const auto vocab_size = static_cast<std::size_t>(logits.size(1));
   weights_.resize(vocab_size);
-  block_sums_.resize((vocab_size + kBlock - 1) / kBlock);
+  block_sums_.resize(num_blocks(vocab_size));
   candidates_.resize(vocab_size);
   within_.resize(vocab_size);
   scratch_.reserve(block_sums_.size());
@@ -164,8 +169,7 @@ std::int32_t Sampler::choose(std::span<float> logits, const SampleRow& row, std:
   summarize(logits, summary_);
   std::int32_t token = -1;
   if (summary_.finite) {
-    token = row.temperature == 0.0F ? static_cast<std::int32_t>(summary_.argmax)
-                                    : draw(logits, row, philox_uniform(row.seed, row.sample_index, row.position));
+    token = row.temperature == 0.0F ? summary_.argmax : draw(logits, row, philox_uniform(row.seed, row.sample_index, row.position));
   }
   for (std::size_t i = 0; i < adjustments.size(); ++i) logits[static_cast<std::size_t>(adjustments[i].token)] = saved_logits_[i];
   return token;
@@ -177,24 +181,28 @@ double Sampler::weight_of(std::span<const Candidate> candidates) {
   return weight;
 }
 
+// The first token with which the weights, summed by id, exceed the target.
+std::int32_t Sampler::draw_from_all(double target_weight) const {
+  double left = target_weight;
+  std::size_t block = 0;
+  while (block + 1 < block_sums_.size() && left >= block_sums_[block]) left -= block_sums_[block++];
+  const std::size_t begin = kBlock * block;
+  const std::size_t end = std::min(begin + kBlock, weights_.size());
+  std::int32_t token = summary_.argmax;  // only if rounding finds no other
+  for (std::size_t i = begin; i < end; ++i) {
+    if (weights_[i] > 0.0F) token = static_cast<std::int32_t>(i);
+    if ((left -= double{weights_[i]}) < 0) break;
+  }
+  return token;
+}
+
 // Inverse transform sampling over the survivors of min_p, top_k and top_p, by token id.
 std::int32_t Sampler::draw(std::span<const float> logits, const SampleRow& row, double uniform) {
   const float inverse_temperature = std::min(1.0F / row.temperature, std::numeric_limits<float>::max());  // never 0 * infinity
   const double total = softmax_weights(logits, summary_.max, inverse_temperature, weights_, block_sums_);
 
-  if (row.min_p == 0.0F && row.top_p == 1.0F && (row.top_k == 0 || row.top_k >= size_of_row(logits))) {
-    double left = uniform * total;
-    std::size_t block = 0;
-    while (block + 1 < block_sums_.size() && left >= block_sums_[block]) left -= block_sums_[block++];
-    const auto begin = static_cast<std::size_t>(kBlock) * block;
-    const std::size_t end = std::min(begin + static_cast<std::size_t>(kBlock), logits.size());
-    auto token = static_cast<std::int32_t>(summary_.argmax);  // only if rounding finds no other
-    for (std::size_t i = begin; i < end; ++i) {
-      if (weights_[i] > 0.0F) token = static_cast<std::int32_t>(i);
-      if ((left -= double{weights_[i]}) < 0) break;
-    }
-    return token;
-  }
+  const bool no_top_k = row.top_k == 0 || row.top_k >= static_cast<std::int64_t>(logits.size());
+  if (no_top_k && row.top_p == 1.0F && row.min_p == 0.0F) return draw_from_all(uniform * total);
 
   const bool only_top_p = row.top_k == 0 && row.min_p == 0.0F;
   std::span<Candidate> candidates = gather_candidates(logits, row, inverse_temperature, only_top_p ? total : 0.0);
@@ -220,8 +228,8 @@ std::span<Sampler::Candidate> Sampler::gather_candidates(std::span<const float> 
   for (std::size_t b = 0; b < summary_.block_max.size(); ++b) {
     const float block_max = summary_.block_max[b];
     if (block_max < least_logit || exp_clamped(clamp_exponent((block_max - summary_.max) * inverse_temperature)) < least_weight) continue;
-    const std::size_t end = std::min((b + 1) * static_cast<std::size_t>(kBlock), logits.size());
-    for (std::size_t i = b * static_cast<std::size_t>(kBlock); i < end; ++i) {
+    const std::size_t end = std::min((b + 1) * kBlock, logits.size());
+    for (std::size_t i = b * kBlock; i < end; ++i) {
       candidates_[count] = {logits[i], static_cast<std::int32_t>(i), weights_[i]};  // overwritten by the next unless counted: no branch
       count += (logits[i] >= least_logit) & (weights_[i] >= least_weight) ? 1 : 0;
     }
@@ -280,7 +288,7 @@ void Sampler::report(std::span<const float> logits, std::int32_t token, std::int
   result.logprobs[r] = logprob(logit);
   result.ranks[r] = rank;
 
-  const std::int64_t wanted = std::min<std::int64_t>(num_logprobs, size_of_row(logits));
+  const std::int64_t wanted = std::min<std::int64_t>(num_logprobs, static_cast<std::int64_t>(logits.size()));
   if (wanted == 0) return;
   const float least_logit = std::max(summary_.lower_bound_of_largest(wanted, scratch_), std::numeric_limits<float>::lowest());
   std::size_t count = 0;

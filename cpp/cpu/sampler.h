@@ -12,14 +12,14 @@
 
 namespace gossamer {
 
-// A row's blocks of logits, with the largest of each; the last block may be short.
+// One pass over a row of logits.
 struct RowSummary {
-  std::vector<float> block_max;
+  std::vector<float> block_max;  // the largest logit of each block of 256, the last of which may be short
   float max = 0.0F;
-  std::int64_t argmax = 0;  // the smallest id among equals
+  std::int32_t argmax = 0;  // the smallest id among equals
   bool finite = false;      // no NaN, no +infinity, and not all -infinity
 
-  // The row's elements that are at least the returned value include its k largest (ties included). Needs 1 <= k.
+  // At least k >= 1 elements of the row are no smaller than the result. Found from block_max alone; -infinity if k exceeds the blocks.
   float lower_bound_of_largest(std::int64_t k, std::vector<float>& scratch) const;
 };
 
@@ -40,6 +40,7 @@ class Sampler {
                   const SampleResult& result);
   std::int32_t choose(std::span<float> logits, const SampleRow& row, std::span<const TokenAdjustment> adjustments);
   std::int32_t draw(std::span<const float> logits, const SampleRow& row, double uniform);
+  std::int32_t draw_from_all(double target_weight) const;
   std::span<Candidate> gather_candidates(std::span<const float> logits, const SampleRow& row, float inverse_temperature,
                                          double top_p_total);
   template <typename Amount>
@@ -48,13 +49,13 @@ class Sampler {
   void report(std::span<const float> logits, std::int32_t token, std::int32_t num_logprobs, std::int64_t index, const SampleResult& result);
 
   RowSummary summary_;
-  std::vector<float> weights_;  // of every token
-  std::vector<float> scratch_;
-  std::vector<double> block_sums_;
+  std::vector<float> weights_;      // of every token
+  std::vector<double> block_sums_;  // of the weights of each block
   std::vector<Candidate> candidates_;
-  std::vector<Candidate> within_;
-  std::vector<double> histogram_;
-  std::vector<float> saved_logits_;
+  std::vector<Candidate> within_;    // candidates of one bucket (keep_largest)
+  std::vector<double> histogram_;    // amount in each bucket
+  std::vector<float> saved_logits_;  // of the adjusted tokens, before
+  std::vector<float> scratch_;
 };
 
 }  // namespace gossamer
