@@ -51,7 +51,8 @@ std::unique_ptr<Ops> make_ops(const DeviceOptions& options, Allocator& allocator
           "num_threads must be between 0 (all cores) and " + std::to_string(kMaxThreads) + ", not " + std::to_string(options.num_threads));
   const std::optional<CpuIsa> isa = parse_isa(options.isa);
   if (options.device == "cuda" || options.device.starts_with("cuda:")) {
-    return load_backend("cuda").create_ops(parse_cuda_index(options.device), dtype.value_or(DType::f16));
+    const int index = parse_cuda_index(options.device);
+    return load_backend("cuda").create_ops(index, dtype.value_or(DType::f16));
   }
   const bool is_reference = options.device == "reference";
   require(is_reference || options.device == "auto" || options.device == "cpu",
