@@ -6,9 +6,11 @@ namespace gossamer::cpu {
 
 namespace {
 
-constexpr std::int64_t kUnitsPerThread = 4;   // fewer, and heads of a group get units of their own
+constexpr std::int64_t kUnitsPerThread = 4;  // fewer, and heads of a group get units of their own
 
-float* head_of(const Tensor& x, std::int64_t token, std::int64_t head) { return x.data<float>() + token * x.stride(0) + head * x.stride(1); }
+float* head_of(const Tensor& x, std::int64_t token, std::int64_t head) {
+  return x.data<float>() + token * x.stride(0) + head * x.stride(1);
+}
 
 void write_head(const Kernels& kernels, const Tensor& pool, std::int64_t slot, std::int64_t head, const float* from) {
   const std::int64_t block_size = pool.size(2);
@@ -45,8 +47,8 @@ void check_rope_batch(const RopeTable* rope, const KvLayer& kv, const Batch& bat
   }
 }
 
-void rope_and_write_token(const Kernels& kernels, const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
-                          const Batch& batch, std::int64_t token) {
+void rope_and_write_token(const Kernels& kernels, const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope,
+                          const KvLayer& kv, const Batch& batch, std::int64_t token) {
   if (rope != nullptr) {
     const std::int64_t position = batch.positions.data<const std::int32_t>()[token];
     const float* cos = rope->cos.row<const float>(position);
@@ -67,9 +69,11 @@ void plan_attention(std::vector<AttentionUnit>& units, const Tensor& q, const Kv
   const std::int64_t num_kv_heads = kv.keys.size(1);
   const std::int64_t head_dim = kv.keys.size(3);
   const std::int64_t heads_per_kv_head = q.size(1) / num_kv_heads;
-  if (head_dim > kMaxHeadDim) throw InvalidArgument("attention: head_dim = " + std::to_string(head_dim) + "; this backend has at most " + std::to_string(kMaxHeadDim));
+  if (head_dim > kMaxHeadDim) [[unlikely]] {
+    throw InvalidArgument("attention: head_dim = " + std::to_string(head_dim) + "; this backend has at most " + std::to_string(kMaxHeadDim));
+  }
   const std::int64_t max_rows = std::min<std::int64_t>(kMaxUnitRows, kMaxUnitState / ((head_dim + 15) / 16 * 16));
-  const bool few = batch.num_tokens * num_kv_heads < kUnitsPerThread * num_threads;
+  const bool few = num_threads > 1 && batch.num_tokens * num_kv_heads < kUnitsPerThread * num_threads;
   const std::int64_t heads = few ? 1 : std::min(heads_per_kv_head, max_rows);
   const std::int64_t tokens = std::max<std::int64_t>(1, max_rows / heads);
   units.clear();

@@ -14,8 +14,8 @@ namespace gossamer {
 namespace {
 
 using cpu::Act;
-using cpu::kGroup;
 using cpu::Kernels;
+using cpu::kGroup;
 using cpu::kStep;
 
 // Waking a thread costs about a microsecond: what takes less is done by the caller alone.
@@ -23,7 +23,8 @@ constexpr std::int64_t kMinChunkProducts = 1 << 16;
 constexpr std::int64_t kMinChunkElements = 1 << 13;
 constexpr std::int64_t kChunksPerThread = 6;  // dynamic shares even out
 
-static_assert(static_cast<int>(Act::silu) == static_cast<int>(Activation::silu) && static_cast<int>(Act::none) == static_cast<int>(Activation::none));
+static_assert(static_cast<int>(Act::silu) == static_cast<int>(Activation::silu) &&
+              static_cast<int>(Act::none) == static_cast<int>(Activation::none));
 Act act_of(Activation activation) { return static_cast<Act>(activation); }
 
 // A row of a rank 2 or 3 tensor, counted over both leading axes.

@@ -9,9 +9,9 @@
 
 namespace gossamer::cpu {
 
-inline constexpr int kGroup = 8;        // weight rows that are packed, and multiplied, together
-inline constexpr int kStep = 32;        // columns of one packed step; k is padded to it with zeros
-inline constexpr int kKvBlock = 16;     // tokens per block of the attention sum, whatever the pool's block_size
+inline constexpr int kGroup = 8;     // weight rows that are packed, and multiplied, together
+inline constexpr int kStep = 32;     // columns of one packed step; k is padded to it with zeros
+inline constexpr int kKvBlock = 16;  // tokens per block of the attention sum, whatever the pool's block_size
 inline constexpr int kMaxHeadDim = 512;
 inline constexpr int kMaxUnitRows = 32;     // (token, head) pairs of one attention unit
 inline constexpr int kMaxUnitState = 8192;  // floats of running output of one attention unit
@@ -25,11 +25,11 @@ enum class Act { none, relu, gelu, gelu_tanh, silu };
 struct WeightView {
   DType dtype;
   bool sparse;
-  std::int64_t rows;                // m
-  std::int64_t steps;               // ceil(k / kStep)
+  std::int64_t rows;   // m
+  std::int64_t steps;  // ceil(k / kStep)
   const void* values;
-  const std::uint32_t* masks;       // [groups, steps, kGroup], sparse only
-  const std::int64_t* offsets;      // [groups], first value of each group, sparse only
+  const std::uint32_t* masks;   // [groups, steps, kGroup], sparse only
+  const std::int64_t* offsets;  // [groups], first value of each group, sparse only
 };
 
 // out[n, m] = activation(x · Wᵀ + bias) + residual. x has steps * kStep readable columns, zero past k. Null pointers are left out.

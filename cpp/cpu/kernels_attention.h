@@ -70,20 +70,32 @@ inline void score_rows(const float* queries, const KvPanel& panel, std::int64_t 
 
 // Scores to weights, in place; updates the row's running maximum and total.
 inline void soften(RowState& row, float (&scores)[kKvBlock], float scale) {
+  constexpr int kParts = kKvBlock / kLanes;
   const float lowest = -__builtin_inff();
-  for (int j = 0; j < kKvBlock; ++j) scores[j] = j >= row.begin && j < row.end ? scores[j] * scale : lowest;
-  Vf top = load(scores);
-  for (int j = kLanes; j < kKvBlock; j += kLanes) top = max(load(scores + j), top);
+  if (row.begin > 0 || row.end < kKvBlock) {
+    for (int j = 0; j < kKvBlock; ++j) scores[j] = j >= row.begin && j < row.end ? scores[j] * scale : lowest;
+    scale = 1.0F;
+  }
+  Vf parts[kParts];
+#pragma GCC unroll 4
+  for (int i = 0; i < kParts; ++i) parts[i] = mul(load_scores(scores + i * kLanes), set1(scale));
+  Vf top = parts[0];
+#pragma GCC unroll 4
+  for (int i = 1; i < kParts; ++i) top = max(parts[i], top);
   const float block_top = reduce_max(top);
-  const float largest = row.largest > block_top ? row.largest : block_top;
-  float lanes[kLanes];
-  store(lanes, exp(set1(row.largest - largest)));
-  row.rescale = lanes[0];
-  row.largest = largest;
+  if (row.largest >= block_top) {
+    row.rescale = 1.0F;  // what exp(0) is
+  } else {
+    float lanes[kLanes];
+    store(lanes, exp(set1(row.largest - block_top)));
+    row.rescale = lanes[0];
+    row.largest = block_top;
+  }
   Vf sum = zero();
-  for (int j = 0; j < kKvBlock; j += kLanes) {
-    const Vf weights = exp(sub(load(scores + j), set1(largest)));
-    store(scores + j, weights);
+#pragma GCC unroll 4
+  for (int i = 0; i < kParts; ++i) {
+    const Vf weights = exp(sub(parts[i], set1(row.largest)));
+    store(scores + i * kLanes, weights);
     sum = add(sum, weights);
   }
   row.total = row.total * row.rescale + reduce_add(sum);
@@ -91,8 +103,8 @@ inline void soften(RowState& row, float (&scores)[kKvBlock], float scale) {
 
 // out[t] = out[t] * rescale + sum of weights[t][j] * values[j] over positions [begin, end), for kRows rows that share them.
 template <int kRows, int kWidth>
-inline void add_values_columns(float* out, std::int64_t padded, const RowState* rows, const float (*weights)[kKvBlock], const KvPanel& panel,
-                               std::int64_t column) {
+inline void add_values_columns(float* out, std::int64_t padded, const RowState* rows, const float (*weights)[kKvBlock],
+                               const KvPanel& panel, std::int64_t column) {
   Vf acc[kRows][kWidth];
 #pragma GCC unroll 4
   for (int t = 0; t < kRows; ++t) {
@@ -130,7 +142,8 @@ inline bool same_range(const RowState* rows, int count) {
 }
 
 // One KV block for up to kTileTokens rows.
-inline void attend_rows(const float* queries, float* out, std::int64_t padded, RowState* rows, int count, const KvPanel& panel, float scale) {
+inline void attend_rows(const float* queries, float* out, std::int64_t padded, RowState* rows, int count, const KvPanel& panel,
+                        float scale) {
   float scores[kTileTokens][kKvBlock];
   if (count == kTileTokens) {
     score_rows<kTileTokens>(queries, panel, padded, scores);
@@ -185,7 +198,8 @@ inline void attention_of(const AttentionTask& task, const AttentionUnit& unit) {
     }
   }
   for (int i = 0; i < num_rows; ++i) {
-    float* out = task.out + (unit.first_token + i / unit.num_heads) * task.out_token_stride + (unit.first_head + i % unit.num_heads) * task.out_head_stride;
+    float* out = task.out + (unit.first_token + i / unit.num_heads) * task.out_token_stride +
+                 (unit.first_head + i % unit.num_heads) * task.out_head_stride;
     const Vf total = set1(rows[i].total);
     for (std::int64_t c = 0; c < task.head_dim; c += kLanes) store_n(out + c, div(load(state + i * padded + c), total), task.head_dim - c);
   }

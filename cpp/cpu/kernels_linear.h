@@ -7,11 +7,11 @@
 namespace gossamer::cpu {
 namespace {
 
-constexpr std::int64_t kPanelColumns = 2048;          // of an expanded group: 64 KiB of floats
+constexpr std::int64_t kPanelColumns = 768;                // of an expanded group: 24 KiB of floats, half of a first-level cache
 constexpr std::int64_t kPanelStride = kPanelColumns + 16;  // rows in different cache sets
-constexpr std::int64_t kSpilledTokens = 48;           // token block when k exceeds a panel and partial sums are kept in memory
-constexpr std::int64_t kTokenBlockBytes = 384 << 10;  // activations that should stay in the second-level cache
-constexpr std::int64_t kPrefetchBytes = 4096;         // ahead in the value stream
+constexpr std::int64_t kSpilledTokens = 96;                // token block when k exceeds a panel and partial sums are kept in memory
+constexpr std::int64_t kTokenBlockBytes = 384 << 10;       // activations that should stay in the second-level cache
+constexpr std::int64_t kPrefetchBytes = 4096;              // ahead in the value stream
 
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
@@ -21,7 +21,8 @@ struct DenseRows {
   const T* at;
   std::int64_t stride;
 
-  DenseRows(const WeightView& w, std::int64_t group) : at(static_cast<const T*>(w.values) + group * kGroup * w.steps * kStep), stride(w.steps * kStep) {}
+  DenseRows(const WeightView& w, std::int64_t group)
+      : at(static_cast<const T*>(w.values) + group * kGroup * w.steps * kStep), stride(w.steps * kStep) {}
   void load_row(int r, Vf (&w)[kVecs]) {
     prefetch(at + (r + kGroup) * stride);
     load_step(at + r * stride, w);
@@ -52,7 +53,7 @@ inline void emit(const LinearTask& task, std::int64_t group, std::int64_t token,
   for (int t = 0; t < num_tokens; ++t) {
     float* out = task.out + (token + t) * task.out_stride + row;
     for (std::int64_t c = 0; c < rows; c += kLanes) {
-      Vf v = load_n(sums[t] + c, rows - c);
+      Vf v = load_sums(sums[t] + c);
       if (task.bias != nullptr) v = add(v, load_n(task.bias + row + c, rows - c));
       if (task.activation != Act::none) v = activate(v, task.activation);
       if (task.residual != nullptr) v = add(v, load_n(task.residual + (token + t) * task.residual_stride + row + c, rows - c));
@@ -117,8 +118,8 @@ struct Panel {
 
 // One block of k for kTokens tokens. Partial sums wait in `partial` between blocks; after the last one they go out.
 template <int kTokens>
-inline void panel_tokens(const LinearTask& task, const Panel& panel, const float* x, std::int64_t group, std::int64_t token,
-                         float* partial, bool first, bool last) {
+inline void panel_tokens(const LinearTask& task, const Panel& panel, const float* x, std::int64_t group, std::int64_t token, float* partial,
+                         bool first, bool last) {
   float sums[kTokens][kGroup];
 #pragma GCC unroll 2
   for (int r0 = 0; r0 < kGroup; r0 += kTileRows) {
@@ -203,6 +204,9 @@ template <typename Rows>
 inline void linear_groups(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end) {
   if (task.n <= kDirectTokens) {
     for (std::int64_t group = group_begin; group < group_end; ++group) {
+      if constexpr (kDirectTokens >= 3) {
+        if (task.n == 3) direct_group<Rows, 3>(task, group, 0);
+      }
       if constexpr (kDirectTokens >= 2) {
         if (task.n == 2) direct_group<Rows, 2>(task, group, 0);
       }

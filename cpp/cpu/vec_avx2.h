@@ -10,7 +10,7 @@ namespace {  // every kernel file has its own copy
 
 using Vf = __m256;
 constexpr int kLanes = 8;
-constexpr int kTileRows = 4;      // outputs held in registers: kTileRows x kTileTokens
+constexpr int kTileRows = 4;  // outputs held in registers: kTileRows x kTileTokens
 constexpr int kTileTokens = 3;
 constexpr int kDirectTokens = 1;  // up to here weights are expanded into registers, beyond into a panel
 constexpr int kVecs = kStep / kLanes;
@@ -103,6 +103,9 @@ inline void reduce_rows(const Vf (&v)[kTileRows], float* out) {
   const Vf one = _mm256_add_ps(two, _mm256_permute_ps(two, 0xB1));
   _mm_storeu_ps(out, _mm256_castps256_ps128(_mm256_permutevar8x32_ps(one, _mm256_setr_epi32(0, 4, 2, 6, 0, 0, 0, 0))));
 }
+// What two reduce_rows wrote: loads as wide as the stores, which are still on their way to the cache.
+inline Vf load_sums(const float* p) { return _mm256_set_m128(_mm_loadu_ps(p + 4), _mm_loadu_ps(p)); }
+inline Vf load_scores(const float* p) { return load_sums(p); }
 
 template <typename T>
 inline void load_step(const T* p, Vf (&w)[kVecs]) {

@@ -14,12 +14,14 @@ namespace {  // every kernel file has its own copy
 
 using Vf = __m512;
 constexpr int kLanes = 16;
-constexpr int kTileRows = 8;      // outputs held in registers: kTileRows x kTileTokens
+constexpr int kTileRows = 8;  // outputs held in registers: kTileRows x kTileTokens
 constexpr int kTileTokens = 3;
-constexpr int kDirectTokens = 2;  // up to here weights are expanded into registers, beyond into a panel
+constexpr int kDirectTokens = 3;  // up to here weights are expanded into registers, beyond into a panel
 constexpr int kVecs = kStep / kLanes;
 
-inline __mmask16 lanes_below(std::int64_t n) { return n >= kLanes ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1U << n) - 1U); }
+inline __mmask16 lanes_below(std::int64_t n) {
+  return n >= kLanes ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1U << n) - 1U);
+}
 
 inline Vf set1(float x) { return _mm512_set1_ps(x); }
 inline Vf zero() { return _mm512_setzero_ps(); }
@@ -93,10 +95,14 @@ inline void reduce_rows(const Vf (&v)[kTileRows], float* out) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
   _mm256_storeu_ps(out, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, one)));
 }
+// What reduce_rows wrote, once or twice: loads as wide as its stores, which are still on their way to the cache.
+inline Vf load_sums(const float* p) { return _mm512_zextps256_ps512(_mm256_loadu_ps(p)); }
+inline Vf load_scores(const float* p) { return _mm512_insertf32x8(load_sums(p), _mm256_loadu_ps(p + 8), 1); }
 
 // Sixteen-bit values to floats: a word permutation puts them into the upper halves and zeroes the lower.
 inline void widen_step(__m512i v, BFloat16 /*type*/, Vf (&w)[kVecs]) {
-  const __m512i low = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0, 6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
+  const __m512i low =
+      _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0, 6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
   const __m512i high =
       _mm512_set_epi16(31, 0, 30, 0, 29, 0, 28, 0, 27, 0, 26, 0, 25, 0, 24, 0, 23, 0, 22, 0, 21, 0, 20, 0, 19, 0, 18, 0, 17, 0, 16, 0);
   w[0] = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAAU, low, v));
@@ -131,7 +137,8 @@ inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
     const auto low = static_cast<__mmask16>(mask);
     const auto high = static_cast<__mmask16>(mask >> 16);
     w[0] = _mm512_castsi512_ps(_mm512_mask_expand_epi32(fresh_zero(), low, _mm512_loadu_si512(values)));
-    w[1] = _mm512_castsi512_ps(_mm512_mask_expand_epi32(fresh_zero(), high, _mm512_loadu_si512(values + __builtin_popcount(mask & 0xFFFFU))));
+    w[1] =
+        _mm512_castsi512_ps(_mm512_mask_expand_epi32(fresh_zero(), high, _mm512_loadu_si512(values + __builtin_popcount(mask & 0xFFFFU))));
   } else {
     widen_step(_mm512_mask_expand_epi16(fresh_zero(), mask, _mm512_loadu_si512(values)), T{}, w);
   }

@@ -9,7 +9,7 @@ namespace gossamer::cpu {
 namespace {  // every kernel file has its own copy
 
 constexpr int kLanes = 4;
-constexpr int kTileRows = 4;      // outputs held in registers: kTileRows x kTileTokens
+constexpr int kTileRows = 4;  // outputs held in registers: kTileRows x kTileTokens
 constexpr int kTileTokens = 2;
 constexpr int kDirectTokens = 0;  // expanding is slow here: always into a panel
 constexpr int kVecs = kStep / kLanes;
@@ -89,6 +89,9 @@ inline float reduce_max(const Vf& v) {
 inline void reduce_rows(const Vf (&v)[kTileRows], float* out) {
   for (int r = 0; r < kTileRows; ++r) out[r] = reduce_add(v[r]);
 }
+
+inline Vf load_sums(const float* p) { return load(p); }
+inline Vf load_scores(const float* p) { return load(p); }
 
 template <typename T>
 inline void load_step(const T* p, Vf (&w)[kVecs]) {

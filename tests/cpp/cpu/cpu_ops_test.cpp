@@ -1,11 +1,12 @@
 // The vectorised backend against the oracle, for every instruction set of this machine and several thread counts.
+#include "cpu/cpu_ops.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <string>
 #include <tuple>
 
-#include "cpu/cpu_ops.h"
 #include "support/ops_cases.h"
 
 namespace gossamer {
@@ -33,7 +34,8 @@ TEST_P(CpuOpsCases, AgreesWithTheOracle) {
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryIsa, CpuOpsCases,
-                         ::testing::Combine(::testing::ValuesIn(available_cpu_isas()), ::testing::Values(1, 3), ::testing::ValuesIn(every_case())),
+                         ::testing::Combine(::testing::ValuesIn(available_cpu_isas()), ::testing::Values(1, 3),
+                                            ::testing::ValuesIn(every_case())),
                          [](const auto& info) {
                            std::string isa(name_of(std::get<0>(info.param)));
                            std::replace(isa.begin(), isa.end(), '-', '_');
@@ -41,7 +43,8 @@ INSTANTIATE_TEST_SUITE_P(EveryIsa, CpuOpsCases,
                          });
 
 TEST(CpuIsaNames, RoundTrip) {
-  for (const CpuIsa isa : {CpuIsa::portable, CpuIsa::avx2, CpuIsa::avx512, CpuIsa::avx512_bf16}) EXPECT_EQ(parse_cpu_isa(name_of(isa)), isa);
+  for (const CpuIsa isa : {CpuIsa::portable, CpuIsa::avx2, CpuIsa::avx512, CpuIsa::avx512_bf16})
+    EXPECT_EQ(parse_cpu_isa(name_of(isa)), isa);
   EXPECT_EQ(name_of(CpuIsa::avx512_bf16), "avx512-bf16");
   EXPECT_FALSE(parse_cpu_isa("sse9").has_value());
 }
