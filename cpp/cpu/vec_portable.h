@@ -14,76 +14,60 @@ constexpr int kTileTokens = 2;
 constexpr int kDirectTokens = 0;  // expanding is slow here: always into a panel
 constexpr int kVecs = kStep / kLanes;
 
-struct Vf {
-  float lane[kLanes];
-};
+// A vector type of gcc and clang: whatever four-lane registers the target has.
+using Vf = float __attribute__((vector_size(16)));
 
 template <typename F>
 inline Vf each(const F& f) {
-  Vf r;
-  for (int i = 0; i < kLanes; ++i) r.lane[i] = f(i);
-  return r;
+  return Vf{f(0), f(1), f(2), f(3)};
 }
 
-inline Vf set1(float x) {
-  return each([&](int) { return x; });
-}
+inline Vf set1(float x) { return Vf{x, x, x, x}; }
 inline Vf zero() { return set1(0.0F); }
-inline Vf add(const Vf& a, const Vf& b) {
-  return each([&](int i) { return a.lane[i] + b.lane[i]; });
-}
-inline Vf sub(const Vf& a, const Vf& b) {
-  return each([&](int i) { return a.lane[i] - b.lane[i]; });
-}
-inline Vf mul(const Vf& a, const Vf& b) {
-  return each([&](int i) { return a.lane[i] * b.lane[i]; });
-}
-inline Vf div(const Vf& a, const Vf& b) {
-  return each([&](int i) { return a.lane[i] / b.lane[i]; });
-}
+inline Vf add(Vf a, Vf b) { return a + b; }
+inline Vf sub(Vf a, Vf b) { return a - b; }
+inline Vf mul(Vf a, Vf b) { return a * b; }
+inline Vf div(Vf a, Vf b) { return a / b; }
 // Not fused: two roundings, the same on every CPU.
-inline Vf fma(const Vf& a, const Vf& b, const Vf& c) { return add(mul(a, b), c); }
-inline Vf fnma(const Vf& a, const Vf& b, const Vf& c) { return sub(c, mul(a, b)); }
+inline Vf fma(Vf a, Vf b, Vf c) { return a * b + c; }
+inline Vf fnma(Vf a, Vf b, Vf c) { return c - a * b; }
 // If either is NaN the result is b.
-inline Vf max(const Vf& a, const Vf& b) {
-  return each([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+inline Vf max(Vf a, Vf b) { return a > b ? a : b; }
+inline Vf min(Vf a, Vf b) { return a < b ? a : b; }
+inline Vf round(Vf a) {
+  return each([&](int i) { return std::nearbyintf(a[i]); });
 }
-inline Vf min(const Vf& a, const Vf& b) {
-  return each([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
-}
-inline Vf round(const Vf& a) {
-  return each([&](int i) { return std::nearbyintf(a.lane[i]); });
-}
-inline Vf times_power_of_2(const Vf& a, const Vf& n) {
+inline Vf times_power_of_2(Vf a, Vf n) {
   // NaN stays NaN through a; its n is of no account but must convert.
-  return each([&](int i) { return std::ldexp(a.lane[i], n.lane[i] == n.lane[i] ? static_cast<int>(n.lane[i]) : 0); });
+  return each([&](int i) { return std::ldexp(a[i], n[i] == n[i] ? static_cast<int>(n[i]) : 0); });
 }
-inline Vf if_less(const Vf& a, const Vf& b, const Vf& then, const Vf& otherwise) {
-  return each([&](int i) { return a.lane[i] < b.lane[i] ? then.lane[i] : otherwise.lane[i]; });
-}
+inline Vf if_less(Vf a, Vf b, Vf then, Vf otherwise) { return a < b ? then : otherwise; }
 
+inline Vf load(const float* p) {
+  Vf v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
 template <typename T>
 inline Vf load(const T* p) {
   return each([&](int i) { return to_float(p[i]); });
 }
-inline void store(float* p, const Vf& v) {
-  for (int i = 0; i < kLanes; ++i) p[i] = v.lane[i];
-}
+inline void store(float* p, Vf v) { __builtin_memcpy(p, &v, sizeof v); }
 // The first n lanes (n may exceed kLanes); the others are zero, and neither read nor written.
 template <typename T>
 inline Vf load_n(const T* p, std::int64_t n) {
   return each([&](int i) { return i < n ? to_float(p[i]) : 0.0F; });
 }
 template <typename T>
-inline void store_n(T* p, const Vf& v, std::int64_t n) {
-  for (int i = 0; i < kLanes && i < n; ++i) p[i] = from_float<T>(v.lane[i]);
+inline void store_n(T* p, Vf v, std::int64_t n) {
+  for (int i = 0; i < kLanes && i < n; ++i) p[i] = from_float<T>(v[i]);
 }
 
 // The one tree: lane i + lane i+2, then i+1.
-inline float reduce_add(const Vf& v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
-inline float reduce_max(const Vf& v) {
-  float m = v.lane[0];
-  for (int i = 1; i < kLanes; ++i) m = m > v.lane[i] ? m : v.lane[i];
+inline float reduce_add(Vf v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+inline float reduce_max(Vf v) {
+  float m = v[0];
+  for (int i = 1; i < kLanes; ++i) m = m > v[i] ? m : v[i];
   return m;
 }
 inline void reduce_rows(const Vf (&v)[kTileRows], float* out) {
@@ -97,9 +81,16 @@ template <typename T>
 inline void load_step(const T* p, Vf (&w)[kVecs]) {
   for (int i = 0; i < kVecs; ++i) w[i] = load(p + i * kLanes);
 }
+// Without a branch: half of them would be mispredicted. The read past the last value falls into the padding.
 template <typename T>
 inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
-  for (int c = 0; c < kStep; ++c) w[c / kLanes].lane[c % kLanes] = (mask >> c & 1U) != 0 ? to_float(*values++) : 0.0F;
+  float columns[kStep];
+  for (int c = 0; c < kStep; ++c) {
+    const std::uint32_t bit = mask >> c & 1U;
+    columns[c] = __builtin_bit_cast(float, __builtin_bit_cast(std::uint32_t, to_float(*values)) & (0U - bit));
+    values += bit;
+  }
+  load_step(columns, w);
 }
 
 inline void prefetch(const void* /*p*/) {}
