@@ -1,6 +1,5 @@
 """The `gossamer` command: help, wrong usage, exit codes."""
 
-import importlib.util
 import subprocess
 import sys
 
@@ -29,7 +28,7 @@ def test_help_lists_every_command_and_imports_none():
     assert result.stdout.rstrip().endswith("[]")
 
 
-@pytest.mark.parametrize("name", [n for n in cli.COMMANDS if importlib.util.find_spec(f"gossamer.cli.{n}")])
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
 def test_every_command_has_help_with_examples(name):
     result = run(name, "-h")
     assert result.returncode == 0, result.stderr
