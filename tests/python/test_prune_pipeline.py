@@ -8,12 +8,14 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from gossamer.checkpoint import ModelReader, ModelWriter
+from gossamer.outputs import Calibration
 from gossamer.prune import CalibrationSet, keep_masks, pipeline, prune
+from gossamer.prune.calibration import collect_norms
 from gossamer.token_windows import windows
 from gossamer.tokenizer import Tokenizer as OurTokenizer
 
 HIDDEN, INNER, VOCAB, LAYERS = 16, 24, 32, 2
-CALIBRATION = CalibrationSet(((1, 2, 3), (4, 5)))
+CALIBRATION = CalibrationSet((((1, 2, 3), (4, 5)),))
 
 
 def tiny_tokenizer(bos: bool = False) -> bytes:
@@ -176,20 +178,22 @@ class TestCalibrationSet:
             paths[-1].write_text(text)
         return paths
 
-    def test_shares_are_equal_and_short_files_are_made_up_for(self, tmp_path):
+    def test_files_are_groups_of_equal_shares_as_far_as_they_go(self, tmp_path):
         files = self.files(tmp_path, long="a " * 1000, short="b " * 40, other="c " * 1000)
         found = CalibrationSet.from_files(files, {"tokenizer.json": tiny_tokenizer()}, num_tokens=400, length=20)
-        counts = {token: sum(s[0] == token for s in found.sequences) for token in (2, 3, 4)}
-        assert counts == {2: 9, 3: 2, 4: 9}
-        assert found.num_tokens == 400
+        assert [len(group) for group in found.groups] == [7, 2, 7]
+        assert [group[0][0] for group in found.groups] == [2, 3, 4]
+        assert found.num_tokens == 320
+        assert found.num_sequences == 16
 
     def test_a_text_shorter_than_a_window_is_taken_whole(self, tmp_path):
         files = self.files(tmp_path, short="a " * 18)
         found = CalibrationSet.from_files(files, {"tokenizer.json": tiny_tokenizer()}, num_tokens=400, length=64)
-        assert [len(s) for s in found.sequences] == [18]
+        assert [len(s) for s in found.groups[0]] == [18]
 
     def test_identity_sees_the_boundaries(self):
-        assert CalibrationSet(((1, 2), (3,))).sha256 != CalibrationSet(((1,), (2, 3))).sha256
+        same_tokens = [(((1, 2), (3,)),), (((1,), (2, 3)),), (((1, 2),), ((3,),)), (((1,),), ((2, 3),))]
+        assert len({CalibrationSet(groups).sha256 for groups in same_tokens}) == 4
 
     @pytest.mark.parametrize(
         ("side_files", "text", "message"),
@@ -203,10 +207,37 @@ class TestCalibrationSet:
         path = tmp_path / "chat.jsonl"
         path.write_text('{"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]}\n' * 30)
         found = CalibrationSet.from_files([path], {"tokenizer.json": tiny_tokenizer()}, num_tokens=100, length=20)
-        assert found.sequences[0][:6] == (2, 3, 4, 2, 3, 4)
+        assert found.groups[0][0][:6] == (2, 3, 4, 2, 3, 4)
         path.write_text("[1]\n")
         with pytest.raises(ValueError, match="line 1 is not"):
             CalibrationSet.from_files([path], {"tokenizer.json": tiny_tokenizer()}, num_tokens=100, length=20)
+
+
+def test_every_group_counts_the_same(monkeypatch):
+    """A feature excited only by the short group weighs as much as one excited only by the long group."""
+
+    class FakeRuntime:
+        def __init__(self, model, **options):
+            assert options == {"num_threads": 2}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def calibrate(self, sequences, *, progress):
+            tokens = np.array([token for sequence in sequences for token in sequence], np.float64)
+            progress(len(sequences))
+            sums = np.array([np.sum((tokens == 1) * 4.0), np.sum((tokens == 2) * 4.0), np.sum(tokens**2)])
+            return Calibration(len(tokens), {"a.weight": sums})
+
+    monkeypatch.setattr("gossamer.runtime.Runtime", FakeRuntime)
+    done = []
+    calibration = CalibrationSet((((1, 1, 1), (1, 1, 1)), ((2, 2),)))
+    norms = collect_norms("model", calibration, runtime_options={"num_threads": 2}, progress=done.append)
+    np.testing.assert_allclose(norms["a.weight"], np.sqrt([2.0, 2.0, (1 + 4) / 2]))
+    assert done == [2, 3]
 
 
 @pytest.mark.parametrize("bos", [False, True])

@@ -58,9 +58,9 @@ class Sparsities(click.ParamType):
     "files",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Text to calibrate with; may be repeated, every file gets the same share.  [default: built-in prose, technical prose and chat]",
+    help="Text to calibrate with; may be repeated, every file counts the same.  [default: built-in prose, technical prose and chat]",
 )
-@click.option("--calibration-tokens", type=click.IntRange(min=16), default=65536, help="How many tokens to calibrate with.")
+@click.option("--calibration-tokens", type=click.IntRange(min=16), default=65536, help="At most how many tokens to calibrate with.")
 @click.option("--calibration-length", type=click.IntRange(min=16), default=512, help="Tokens per calibration sequence.")
 @click.option("--num-threads", type=click.IntRange(min=1), default=None, help="Threads that run the model.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace models that are there already.")

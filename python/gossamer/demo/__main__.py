@@ -57,7 +57,7 @@ def main(directory: Path, results: Path | None) -> None:
         with screen.bar(screen.label(sparsity)) as progress:
             perplexities[sparsity] = Perplexities.of(model, directory / "perplexities.json", progress)
     for sparsity, model in everything.items():
-        rows[sparsity] = speed(model, SHOWN, repeats=3)
+        rows[sparsity] = speed(model, SHOWN, repeats=5)
     screen.done("lower perplexity is better; ± is the standard error over windows, or the spread of runs")
     click.echo()
     screen.table(rows, perplexities, {s: models.model_bytes(m) for s, m in everything.items()}, downloaded)

@@ -21,9 +21,9 @@ __all__ = ["MAX_ANSWER_TOKENS", "NUM_WINDOWS", "PROMPTS", "Perplexities", "answe
 NUM_WINDOWS = 8  # of each evaluation text
 MAX_ANSWER_TOKENS = 64
 PROMPTS = (
+    "What is the capital of France?",
     "What is gravity?",
     "Give me three reasons to learn to cook.",
-    "Write the first two sentences of a story about a lighthouse.",
 )
 
 

@@ -23,28 +23,34 @@ _SHORTEST_WINDOW = 16
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Token sequences to calibrate with, and the SHA-256 that identifies them in the manifest."""
+    """Token sequences to calibrate with, in groups (one per file) that count the same, however many tokens each has."""
 
-    sequences: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[tuple[int, ...], ...], ...]
+
+    @property
+    def num_sequences(self) -> int:
+        return sum(map(len, self.groups))
 
     @property
     def num_tokens(self) -> int:
-        return sum(map(len, self.sequences))
+        return sum(len(sequence) for group in self.groups for sequence in group)
 
     @property
     def sha256(self) -> str:
-        digest = hashlib.sha256()
-        for sequence in self.sequences:
-            digest.update(np.array([len(sequence), *sequence], "<i8").tobytes())
+        """Identifies the tokens, sequences and groups in the manifest."""
+        digest = hashlib.sha256(np.array([len(group) for group in self.groups], "<i8").tobytes())
+        for group in self.groups:
+            for sequence in group:
+                digest.update(np.array([len(sequence), *sequence], "<i8").tobytes())
         return digest.hexdigest()
 
     @classmethod
     def from_files(
         cls, files: Sequence[str | os.PathLike[str]], side_files: dict[str, bytes], *, num_tokens: int, length: int
     ) -> CalibrationSet:
-        """Take about `num_tokens` tokens, the same share of every file, as windows of `length` tokens spread evenly over each.
+        """Take at most about `num_tokens` tokens, the same share of every file, as windows of `length` tokens spread evenly over each.
 
-        What a file cannot give, because it is short, the others make up for. The result is a function of the arguments alone.
+        The result is a function of the arguments alone.
         """
         if not files:
             raise ValueError("calibration needs at least one text file")
@@ -52,23 +58,18 @@ class CalibrationSet:
             raise ValueError("calibration needs text as tokens, and the model has no tokenizer.json; convert it again with one")
         tokenizer = Tokenizer(side_files["tokenizer.json"])
         template = ChatTemplate.from_files(side_files)
-        per_file: list[list[list[int]]] = []
+        share = max(1, round(num_tokens / length / len(files)))
+        groups = []
         for file in files:
             text = read_text(Path(file), template)
             found = windows(tokenizer, text, length)
             if not found:
                 whole = tokenizer.encode(text)
-                found = [whole] if len(whole) >= _SHORTEST_WINDOW else []
-            if not found:
-                raise ValueError(f"{file}: too short to calibrate with; give a text of at least {_SHORTEST_WINDOW} tokens")
-            per_file.append(found)
-        wanted = max(len(files), round(num_tokens / length))
-        taken: dict[int, list[list[int]]] = {}
-        # Short files first, so that what they lack is shared among the longer ones.
-        for position, index in enumerate(sorted(range(len(files)), key=lambda i: len(per_file[i]))):
-            share = -(-(wanted - sum(map(len, taken.values()))) // (len(files) - position))
-            taken[index] = _spread(per_file[index], share)
-        return cls(tuple(tuple(sequence) for index in range(len(files)) for sequence in taken[index]))
+                if len(whole) < _SHORTEST_WINDOW:
+                    raise ValueError(f"{file}: too short to calibrate with; give a text of at least {_SHORTEST_WINDOW} tokens")
+                found = [whole]
+            groups.append(tuple(tuple(sequence) for sequence in _spread(found, share)))
+        return cls(tuple(groups))
 
 
 def _spread(items: list[list[int]], count: int) -> list[list[int]]:
@@ -85,9 +86,21 @@ def collect_norms(
     runtime_options: dict[str, Any],
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Run the sequences through the model; weight name → ‖X‖₂ per input feature, f64 [k]. `progress` gets the sequences done so far."""
+    """Run the sequences through the model; weight name → norm of every input feature, f64 [k].
+
+    The square of a norm is the mean over groups of the feature's mean square over tokens: ‖X‖₂ but for a factor, were there one group.
+    `progress` gets the sequences done so far.
+    """
     from gossamer.runtime import Runtime
 
+    squares: dict[str, npt.NDArray[np.float64]] = {}
     with Runtime(model, **runtime_options) as runtime:
-        result = runtime.calibrate([list(s) for s in calibration.sequences], progress=progress)
-    return {name: np.sqrt(sums) for name, sums in result.sum_squares.items()}
+        before = 0
+        for group in calibration.groups:
+            report = None if progress is None else lambda done, before=before: progress(before + done)
+            result = runtime.calibrate([list(sequence) for sequence in group], progress=report)
+            for name, sums in result.sum_squares.items():
+                mean = sums / (result.num_tokens * len(calibration.groups))
+                squares[name] = squares[name] + mean if name in squares else mean
+            before += len(group)
+    return {name: np.sqrt(values) for name, values in squares.items()}

@@ -132,7 +132,7 @@ def _check_arguments(outputs: Mapping[float, Any], method: str, calibration: Cal
 def _norms(
     model: str | os.PathLike[str], calibration: CalibrationSet, names: Sequence[str], options: dict[str, Any], report: Progress
 ) -> dict[str, npt.NDArray[np.float64]]:
-    total = len(calibration.sequences)
+    total = calibration.num_sequences
     report("calibrate", 0, total)
     norms = collect_norms(model, calibration, runtime_options=options, progress=lambda done: report("calibrate", done, total))
     report("calibrate", total, total)
