@@ -50,7 +50,8 @@ void Engine::loop() {
     update_stats();
   }
   if (job_ != nullptr) {
-    job_->error = std::make_exception_ptr(EngineDeadError(closing_ ? "the runtime was closed during the calibration" : death_));
+    job_->error =
+        closing_ ? std::make_exception_ptr(InvalidArgument("runtime is closed")) : std::make_exception_ptr(EngineDeadError(death_));
     std::exchange(job_, nullptr)->is_finished = true;
     job_done_.notify_all();
   }
@@ -196,6 +197,8 @@ void Engine::run_job(Lock& lock) {
   if (failure) {
     job.error = failure;
     handle_failure(failure);
+  } else if (closing_) {
+    job.error = std::make_exception_ptr(InvalidArgument("runtime is closed"));
   }
   job.is_finished = true;
   job_ = nullptr;
@@ -214,13 +217,8 @@ void Engine::calibrate_on_engine(Job& job) {
     const std::int64_t num_ends = std::ssize(core_->step().ends);
     const Lock lock(mutex_);
     job.num_done += num_ends;
-    if (job.is_cancelled || closing_) {
-      core_->abort_all();
-      break;
-    }
+    if (job.is_cancelled || closing_) core_->abort_all();
   }
-  const Lock lock(mutex_);
-  if (closing_) throw EngineDeadError("the runtime was closed during the calibration");
 }
 
 }  // namespace gossamer

@@ -455,6 +455,18 @@ TEST(Engine, RefusesAForkedChild) {
   EXPECT_EQ(rig.run({1}, greedy(2))[0].tokens.size(), 2U) << "the parent is unharmed";
 }
 
+TEST(Engine, ClosingEndsACalibration) {
+  Rig rig;
+  rig.model.on_forward = [](std::int64_t) { std::this_thread::sleep_for(milliseconds(2)); };
+  const std::vector<std::vector<std::int32_t>> sequences(500, std::vector<std::int32_t>(100, 1));
+  std::thread closer([&] {
+    std::this_thread::sleep_for(milliseconds(20));
+    rig.engine.close();
+  });
+  EXPECT_THROW(rig.engine.calibrate(sequences, {}), InvalidArgument);
+  closer.join();
+}
+
 // Many callers at once; for ThreadSanitizer as much as for the results.
 TEST(Engine, ServesManyThreads) {
   EngineConfig config = small_config();
