@@ -38,7 +38,7 @@ struct SampleBatch {
 
 // Host memory; every element is written. Log-probabilities are of the raw logits (before penalties and temperature), natural logarithm.
 struct SampleResult {
-  std::span<std::int32_t> tokens;      // [rows]; -1 where the row's logits are not finite (NaN or +infinity, or all -infinity)
+  std::span<std::int32_t> tokens;      // [rows]; -1 where the row is not finite (NaN or +infinity, or all -infinity), raw or adjusted
   std::span<float> logprobs;           // [rows]; NaN where not asked for or the token is -1
   std::span<std::int32_t> ranks;       // [rows], 1 = most likely, ties by token id; 0 where the logprob is NaN
   std::span<std::int32_t> top_tokens;  // [rows, max_logprobs], most likely first, ties to the smaller id; -1 = unused
