@@ -280,9 +280,9 @@ class Runtime:
 
     def close(self) -> None:
         """Cancel what runs and free the model. Idempotent; later calls of other methods are a ValueError."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.close()
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
             _forward_log()
 
     def __enter__(self) -> Runtime:
