@@ -112,7 +112,8 @@ LoadedModel load(const std::string& model_path, const RuntimeOptions& options, A
   const Checkpoint checkpoint =
       Checkpoint::open(model_path, options.verify == "full" ? Verify::full : Verify::header, options.allow_symlinks);
   ThreadPool pool(options.num_threads);
-  loaded.model = load_model(checkpoint, *loaded.ops, *loaded.comm, pool, {.progress = options.load_progress});
+  loaded.model =
+      load_model(checkpoint, *loaded.ops, *loaded.comm, pool, {.progress = options.load_progress, .max_positions = options.max_model_len});
   const KvPlan plan = plan_kv(loaded.model->config(), loaded.model->kv_shape(), options);
   loaded.config = {.max_model_len = plan.max_model_len,
                    .max_num_seqs = options.max_num_seqs,
