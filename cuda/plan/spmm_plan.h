@@ -1,0 +1,43 @@
+// Planning of the decode SpMM: problem -> configuration, as data. Host-only, no CUDA header: tested without a GPU.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "sparse/tiled_weight.h"
+
+namespace gossamer {
+
+struct SpmmProblem {
+  TileFormat format = TileFormat::bitmap;
+  std::int64_t m = 0, k = 0, n = 0;
+  std::int64_t max_record_bytes = 0;
+  bool x_is_aligned = true;  // 16-byte aligned rows and k % 8 == 0
+};
+
+struct DeviceLimits {
+  int num_sms = 132;
+  std::int64_t shared_bytes_per_block = 232448;  // opt-in maximum
+  std::int64_t shared_bytes_per_sm = 233472;     // each resident block also takes 1 KiB
+  bool dependent_launch = true;                  // sm_90 and later
+};
+
+struct SpmmConfig {
+  int n_tiles = 1;   // of 8 tokens each, per pass
+  int row_warps = 4;  // warps of a CTA over rows, each 32 rows; they share activations through L1
+  int groups = 4;     // warps of a CTA along k
+  int ctas = 132;
+  int passes = 1;    // over n; each reads the weight once
+  bool dependent_launch = false;
+  std::int64_t slot_bytes = 0;
+  std::int64_t shared_bytes = 0;
+  std::int64_t partial_floats = 0;  // workspace
+  std::int64_t tickets = 0;         // u32, zeroed once
+
+  std::string to_string() const;
+};
+
+// The configuration with the most warps that fits; fewer warps and stages for matrices with dense spots.
+SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device);
+
+}  // namespace gossamer

@@ -1,0 +1,62 @@
+#include "plan/spmm_plan.h"
+
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+
+namespace gossamer {
+namespace {
+
+SpmmProblem problem(std::int64_t m, std::int64_t k, std::int64_t n, std::int64_t record = 2048) {
+  return {.format = TileFormat::bitmap, .m = m, .k = k, .n = n, .max_record_bytes = record};
+}
+
+TEST(SpmmPlan, FillsTheDeviceWithWarpsThatFit) {
+  const DeviceLimits h100;
+  for (const TileFormat format : {TileFormat::bitmap, TileFormat::tiled_csl}) {
+    for (const std::int64_t m : {1, 31, 64, 4096, 27648, 57344}) {
+      for (const std::int64_t k : {1, 63, 4096, 36864}) {
+        for (const std::int64_t n : {1, 8, 9, 16, 17, 100}) {
+          for (const std::int64_t record : {272, 2048, 4352, 8208}) {
+            for (const bool aligned : {true, false}) {
+              SpmmProblem p = problem(m, k, n, record);
+              p.format = format;
+              p.x_is_aligned = aligned;
+              const SpmmConfig c = plan_spmm(p, h100);
+              EXPECT_LE(c.shared_bytes, h100.shared_bytes_per_block) << c.to_string();
+              EXPECT_GE(c.ctas, 1);
+              EXPECT_LE(c.ctas, 4 * h100.num_sms) << c.to_string();
+              EXPECT_GE(c.passes * c.n_tiles * 8, n);
+              EXPECT_LT((c.passes - 1) * c.n_tiles * 8, n);
+              EXPECT_GE(c.slot_bytes, record + 2);
+              if (!aligned) {
+                EXPECT_EQ(c.row_warps * 100 + c.groups, 108);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(SpmmPlan, SmallMatricesSplitKInsideACta) {
+  const SpmmConfig c = plan_spmm(problem(4096, 4096, 8), DeviceLimits{});
+  EXPECT_EQ(c.row_warps, 1);
+  EXPECT_EQ(c.groups, 16);
+  EXPECT_EQ(c.ctas % 128, 0);  // whole shares of the 128 row blocks
+  EXPECT_EQ(plan_spmm(problem(27648, 9216, 8), DeviceLimits{}).row_warps, 4);
+}
+
+TEST(SpmmPlan, DenseSpotsTakeFewerWarps) {
+  const SpmmConfig sparse = plan_spmm(problem(27648, 9216, 8, 2100), DeviceLimits{}), dense = plan_spmm(problem(27648, 9216, 8, 4352), DeviceLimits{});
+  EXPECT_GT(sparse.groups, dense.groups);
+}
+
+TEST(SpmmPlan, RefusesEmptyProblems) {
+  EXPECT_THROW(plan_spmm(problem(0, 1, 1), DeviceLimits{}), InvalidArgument);
+  EXPECT_THROW(plan_spmm(problem(1, 1, 0), DeviceLimits{}), InvalidArgument);
+}
+
+}  // namespace
+}  // namespace gossamer
