@@ -1,0 +1,413 @@
+// The decode SpMM against cuBLASLt dense, on cold weights. One row of JSON per (kernel, shape, n, sparsity).
+//   spmm_bench --out rows.json [--shapes 4096x4096,...] [--sparsity 0.5,0.6] [--n 8,16] [--dtype f16] [--commit ID]
+// Method: i.i.d. random masks, distinct random values; weights rotated over copies of more than 256 MB so that DRAM is really read; CUDA graphs of
+// many launches, replayed; median. cuBLASLt: the fastest of up to 16 heuristics per (shape, n), same rotation. Outputs are poisoned with
+// NaN before the checked call and compared with fp64 on sampled rows.
+#include <cublasLt.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <functional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "launch/spmm.h"
+#include "sparse/tiled_weight.h"
+
+using namespace gossamer;
+
+namespace {
+
+void cuda_check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+}
+void blas_check(cublasStatus_t status, const char* what) {
+  if (status != CUBLAS_STATUS_SUCCESS) throw std::runtime_error(std::string(what) + ": cublas status " + std::to_string(status));
+}
+
+class DeviceMemory {
+ public:
+  explicit DeviceMemory(std::size_t bytes) { cuda_check(cudaMalloc(&data_, std::max<std::size_t>(bytes, 16)), "cudaMalloc"); }
+  DeviceMemory(DeviceMemory&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+  ~DeviceMemory() { cudaFree(data_); }
+  template <typename T = void>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  void* data_ = nullptr;
+};
+
+struct Shape {
+  std::int64_t m, k;
+};
+// OPT-66B, Llama-3-8B, Llama-3-70B.
+const std::vector<Shape> kShapes = {{27648, 9216}, {9216, 9216},  {36864, 9216}, {9216, 36864}, {4096, 4096},
+                                    {28672, 4096}, {4096, 14336}, {8192, 8192},  {57344, 8192}, {8192, 28672}};
+
+struct Random {  // splitmix64
+  std::uint64_t state;
+  std::uint64_t operator()() {
+    std::uint64_t z = state += 0x9e3779b97f4a7c15ULL;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+    return z ^ (z >> 31);
+  }
+};
+
+std::uint16_t half_bits(float v, bool bf16) {
+  if (bf16) return to_bfloat16(v).bits;
+  return to_float16(v).bits;
+}
+float half_value(std::uint16_t bits, bool bf16) { return bf16 ? to_float(BFloat16{bits}) : to_float(Float16{bits}); }
+
+// i.i.d. mask; values uniform in (-1, 1), never 0.
+OwnedSparseWeight random_weight(Shape shape, double sparsity, bool bf16, Allocator& allocator, ThreadPool& pool) {
+  const auto threshold = static_cast<std::uint32_t>((1.0 - sparsity) * 65536.0);
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(shape.m));
+  const auto row_masks = [&](std::int64_t row, const auto& visit) {
+    Random random{static_cast<std::uint64_t>(row) * 7919 + static_cast<std::uint64_t>(sparsity * 1000) * 104729 + 1};
+    for (std::int64_t c = 0; c < shape.k; c += 8) {
+      std::uint8_t byte = 0;
+      const std::uint64_t a = random(), b = random();
+      for (int i = 0; i < 4; ++i) {
+        byte = static_cast<std::uint8_t>(byte | ((a >> (16 * i) & 0xffffU) < threshold) << i | ((b >> (16 * i) & 0xffffU) < threshold) << (4 + i));
+      }
+      visit(c / 8, byte);
+    }
+  };
+  pool.parallel_for(shape.m, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      row_masks(r, [&](std::int64_t, std::uint8_t byte) { counts[static_cast<std::size_t>(r)] += __builtin_popcount(byte); });
+    }
+  });
+  std::int64_t nnz = 0;
+  for (const std::int64_t c : counts) nnz += c;
+  OwnedSparseWeight w(allocator, shape.m, shape.k, nnz, bf16 ? DType::bf16 : DType::f16);
+  auto* offsets = w.view.row_offsets.data<std::int64_t>();
+  offsets[0] = 0;
+  for (std::size_t r = 0; r < counts.size(); ++r) offsets[r + 1] = offsets[r] + counts[r];
+  auto* values = static_cast<std::uint16_t*>(w.view.values.raw());
+  pool.parallel_for(shape.m, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      row_masks(r, [&](std::int64_t i, std::uint8_t byte) { w.view.mask.data<std::uint8_t>()[r * w.view.mask_stride() + i] = byte; });
+      Random random{static_cast<std::uint64_t>(r) * 31337 + 17};
+      for (std::int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
+        values[i] = half_bits((static_cast<float>(random() >> 40) + 0.5F) / 8388608.0F - 1.0F, bf16);
+      }
+    }
+  });
+  return w;
+}
+
+// Median microseconds of one call of `launch(copy)`, from replays of a graph of `calls` launches.
+double time_graph(const std::function<void(int, cudaStream_t)>& launch, int copies, double expected_us) {
+  cudaStream_t stream;
+  cuda_check(cudaStreamCreate(&stream), "stream");
+  const int calls = std::max(copies, static_cast<int>(std::clamp(2000.0 / expected_us, 4.0, 64.0)) / copies * copies);
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
+  for (int i = 0; i < calls; ++i) launch(i % copies, stream);
+  cuda_check(cudaStreamEndCapture(stream, &graph), "end capture");
+  cuda_check(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
+  cudaEvent_t begin, end;
+  cudaEventCreate(&begin);
+  cudaEventCreate(&end);
+  std::vector<double> times;
+  for (int i = 0; i < 12; ++i) {
+    cudaEventRecord(begin, stream);
+    cudaGraphLaunch(exec, stream);
+    cudaEventRecord(end, stream);
+    cuda_check(cudaEventSynchronize(end), "replay");
+    float ms = 0;
+    cudaEventElapsedTime(&ms, begin, end);
+    if (i >= 2) times.push_back(1e3 * ms / calls);
+  }
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  cudaGraphExecDestroy(exec);
+  cudaGraphDestroy(graph);
+  cudaStreamDestroy(stream);
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+__global__ void fill_random_half(std::uint16_t* out, std::size_t count, bool bf16) {
+  for (std::size_t i = blockIdx.x * std::size_t{blockDim.x} + threadIdx.x; i < count; i += std::size_t{gridDim.x} * blockDim.x) {
+    std::uint32_t h = static_cast<std::uint32_t>(i) * 2654435761U;
+    h ^= h >> 15;
+    const float v = static_cast<float>(h & 0xffff) / 32768.0F - 1.0F;
+    out[i] = bf16 ? __bfloat16_as_ushort(__float2bfloat16(v)) : __half_as_ushort(__float2half(v));
+  }
+}
+__global__ void read_all(const uint4* p, std::size_t n, std::uint32_t* out) {
+  std::uint32_t a = 0;
+  for (std::size_t i = blockIdx.x * std::size_t{blockDim.x} + threadIdx.x; i < n; i += std::size_t{gridDim.x} * blockDim.x) {
+    const uint4 v = __ldcs(p + i);
+    a ^= v.x ^ v.y ^ v.z ^ v.w;
+  }
+  if (a == 0x12345U) *out = a;
+}
+
+double read_ceiling_gbps() {
+  const std::size_t bytes = std::size_t{4} << 30;
+  DeviceMemory buffer(bytes), out(4);
+  cudaMemset(buffer.as(), 1, bytes);
+  const double us = time_graph([&](int, cudaStream_t s) { read_all<<<132 * 16, 512, 0, s>>>(buffer.as<uint4>(), bytes / 16, out.as<std::uint32_t>()); }, 1, 1300);
+  return static_cast<double>(bytes) / us / 1e3;
+}
+
+// Best of up to 16 heuristics.
+double time_cublas(Shape s, std::int64_t n, bool bf16) {
+  const std::size_t elements = static_cast<std::size_t>(s.m) * static_cast<std::size_t>(s.k);
+  const int copies = static_cast<int>(std::clamp<std::size_t>((std::size_t{256} << 20) / (2 * elements) + 1, 2, 64));
+  DeviceMemory w(2 * elements * static_cast<std::size_t>(copies)), x(static_cast<std::size_t>(2 * n * s.k)), c(static_cast<std::size_t>(2 * n * s.m)), workspace(64 << 20);
+  fill_random_half<<<1320, 512>>>(w.as<std::uint16_t>(), elements * static_cast<std::size_t>(copies), bf16);
+  fill_random_half<<<1320, 512>>>(x.as<std::uint16_t>(), static_cast<std::size_t>(n * s.k), bf16);
+  cublasLtHandle_t handle;
+  blas_check(cublasLtCreate(&handle), "create");
+  const cudaDataType_t type = bf16 ? CUDA_R_16BF : CUDA_R_16F;
+  cublasLtMatmulDesc_t desc;
+  blas_check(cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), "desc");
+  const cublasOperation_t transpose = CUBLAS_OP_T;
+  cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
+  cublasLtMatrixLayout_t a_layout, b_layout, c_layout;
+  cublasLtMatrixLayoutCreate(&a_layout, type, static_cast<std::uint64_t>(s.k), static_cast<std::uint64_t>(s.m), s.k);
+  cublasLtMatrixLayoutCreate(&b_layout, type, static_cast<std::uint64_t>(s.k), static_cast<std::uint64_t>(n), s.k);
+  cublasLtMatrixLayoutCreate(&c_layout, type, static_cast<std::uint64_t>(s.m), static_cast<std::uint64_t>(n), s.m);
+  cublasLtMatmulPreference_t preference;
+  cublasLtMatmulPreferenceCreate(&preference);
+  const std::size_t workspace_bytes = 64 << 20;
+  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes, sizeof workspace_bytes);
+  cublasLtMatmulHeuristicResult_t results[16];
+  int found = 0;
+  if (cublasLtMatmulAlgoGetHeuristic(handle, desc, a_layout, b_layout, c_layout, c_layout, preference, 16, results, &found) != CUBLAS_STATUS_SUCCESS) found = 0;  // odd sizes: no dense rival
+  double best = 1e30;
+  const float one = 1, zero = 0;
+  for (int i = 0; i < found; ++i) {
+    const auto call = [&](int copy, cudaStream_t stream) {
+      blas_check(cublasLtMatmul(handle, desc, &one, w.as<std::uint16_t>() + elements * static_cast<std::size_t>(copy), a_layout, x.as(), b_layout, &zero, c.as(), c_layout,
+                                c.as(), c_layout, &results[i].algo, workspace.as(), workspace_bytes, stream),
+                 "matmul");
+    };
+    call(0, nullptr);
+    cuda_check(cudaDeviceSynchronize(), "cublas");
+    best = std::min(best, time_graph(call, copies, 2.0 * static_cast<double>(elements) / 2.5e6));
+  }
+  cublasLtMatmulPreferenceDestroy(preference);
+  cublasLtMatrixLayoutDestroy(a_layout);
+  cublasLtMatrixLayoutDestroy(b_layout);
+  cublasLtMatrixLayoutDestroy(c_layout);
+  cublasLtMatmulDescDestroy(desc);
+  cublasLtDestroy(handle);
+  return best;
+}
+
+struct Measured {
+  double us, rel_error;
+};
+
+class SpmmCase {
+ public:
+  SpmmCase(const SparseWeight& weight, TileFormat format, Allocator& allocator, ThreadPool& pool) : weight_(weight), packed_(pack_tiles(weight, format, allocator, pool)) {
+    const std::size_t bytes = static_cast<std::size_t>(packed_.view.data.nbytes());
+    stride_ = (bytes + 255) / 256 * 256;
+    copies_ = static_cast<int>(std::clamp<std::size_t>((std::size_t{256} << 20) / bytes + 1, 2, 64));
+    data_.emplace_back(stride_ * static_cast<std::size_t>(copies_) + 256);
+    offsets_.emplace_back(static_cast<std::size_t>(packed_.view.offsets.nbytes()));
+    cuda_check(cudaMemcpy(data_[0].as(), packed_.view.data.raw(), bytes, cudaMemcpyHostToDevice), "upload");
+    for (int i = 1; i < copies_; ++i) cuda_check(cudaMemcpy(data_[0].as<char>() + stride_ * static_cast<std::size_t>(i), data_[0].as(), bytes, cudaMemcpyDeviceToDevice), "copy");
+    cuda_check(cudaMemcpy(offsets_[0].as(), packed_.view.offsets.raw(), static_cast<std::size_t>(packed_.view.offsets.nbytes()), cudaMemcpyHostToDevice), "upload");
+  }
+
+  std::int64_t nbytes() const { return packed_.view.nbytes(); }
+
+  Measured run(std::int64_t n, const DeviceLimits& limits) {
+    const bool bf16 = weight_.dtype() == DType::bf16;
+    std::vector<std::uint16_t> x(static_cast<std::size_t>(n * weight_.cols));
+    Random random{99};
+    for (auto& v : x) v = half_bits((static_cast<float>(random() >> 40) + 0.5F) / 8388608.0F - 1.0F, bf16);
+    const SpmmConfig config = plan_spmm({packed_.view.format, weight_.rows, weight_.cols, n, packed_.view.max_record_bytes, weight_.cols % 8 == 0}, limits);
+    DeviceMemory dx(2 * x.size()), out(static_cast<std::size_t>(4 * n * weight_.rows)), partials(4 * static_cast<std::size_t>(config.partial_floats)),
+        tickets(4 * static_cast<std::size_t>(config.tickets));
+    cuda_check(cudaMemcpy(dx.as(), x.data(), 2 * x.size(), cudaMemcpyHostToDevice), "x");
+    cuda_check(cudaMemset(tickets.as(), 0, 4 * static_cast<std::size_t>(config.tickets)), "tickets");
+    cuda_check(cudaMemset(out.as(), 0xff, static_cast<std::size_t>(4 * n * weight_.rows)), "poison");
+    SpmmParams p;
+    p.offsets = offsets_[0].as<std::uint32_t>();
+    p.x = dx.as();
+    p.out = out.as();
+    p.partials = partials.as<float>();
+    p.tickets = tickets.as<std::uint32_t>();
+    p.ldx = weight_.cols;
+    p.ldo = p.ldr = weight_.rows;
+    p.m = static_cast<std::int32_t>(weight_.rows);
+    p.k = static_cast<std::int32_t>(weight_.cols);
+    p.n = static_cast<std::int32_t>(n);
+    p.row_blocks = static_cast<std::int32_t>(packed_.view.row_blocks());
+    p.records = static_cast<std::int32_t>(packed_.view.records_per_row_block());
+    p.slot_bytes = static_cast<std::uint32_t>(config.slot_bytes);
+    p.x_is_aligned = weight_.cols % 8 == 0;
+    const auto call = [&](int copy, cudaStream_t stream) {
+      SpmmParams q = p;
+      q.data = data_[0].as<std::uint8_t>() + stride_ * static_cast<std::size_t>(copy);
+      cuda_check(launch_spmm(q, config, packed_.view.format, bf16, stream), "launch");
+    };
+    p.out_type = SpmmOut::f32;  // the check sees fp32 sums; the timing writes halves as cuBLAS does
+    call(0, nullptr);
+    cuda_check(cudaDeviceSynchronize(), "spmm");
+    const double error = relative_error(x, n, out.as<float>(), bf16);
+    p.out_type = SpmmOut::same;
+    const double us = time_graph(call, copies_, static_cast<double>(nbytes()) / 2.5e6);
+    return {us, error};
+  }
+
+ private:
+  double relative_error(const std::vector<std::uint16_t>& x, std::int64_t n, const float* device_out, bool bf16) const {
+    std::vector<float> out(static_cast<std::size_t>(n * weight_.rows));
+    cuda_check(cudaMemcpy(out.data(), device_out, 4 * out.size(), cudaMemcpyDeviceToHost), "out");
+    for (const float v : out) {
+      if (!std::isfinite(v)) return NAN;
+    }
+    double error = 0, norm = 0;
+    Random random{7};
+    for (int sample = 0; sample < 64; ++sample) {
+      const std::int64_t row = sample == 0 ? 0 : sample == 1 ? weight_.rows - 1 : static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(weight_.rows));
+      std::vector<double> sums(static_cast<std::size_t>(n));
+      std::int64_t at = weight_.row_offsets.data<std::int64_t>()[row];
+      for (std::int64_t c = 0; c < weight_.cols; ++c) {
+        if ((weight_.mask.data<std::uint8_t>()[row * weight_.mask_stride() + c / 8] >> (c % 8) & 1) == 0) continue;
+        const double w = half_value(static_cast<const std::uint16_t*>(weight_.values.raw())[at++], bf16);
+        for (std::int64_t t = 0; t < n; ++t) sums[static_cast<std::size_t>(t)] += w * half_value(x[static_cast<std::size_t>(t * weight_.cols + c)], bf16);
+      }
+      for (std::int64_t t = 0; t < n; ++t) {
+        const double d = out[static_cast<std::size_t>(t * weight_.rows + row)] - sums[static_cast<std::size_t>(t)];
+        error += d * d;
+        norm += sums[static_cast<std::size_t>(t)] * sums[static_cast<std::size_t>(t)];
+      }
+    }
+    return std::sqrt(error / norm);
+  }
+
+  const SparseWeight& weight_;
+  OwnedTiledWeight packed_;
+  std::vector<DeviceMemory> data_, offsets_;
+  std::size_t stride_ = 0;
+  int copies_ = 0;
+};
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
+  std::stringstream stream(text);
+  for (std::string part; std::getline(stream, part, ',');) parts.push_back(part);
+  return parts;
+}
+
+struct Options {
+  std::vector<Shape> shapes = kShapes;
+  std::vector<double> sparsities = {0.5, 0.6, 0.7, 0.8, 0.9};
+  std::vector<std::int64_t> ns = {8};
+  std::string out = "spmm.json", commit, command;
+  double csl_from = 0.75;
+  bool bf16 = false, dependent_launch = true;
+};
+
+Options parse(int argc, char** argv) {
+  Options o;
+  for (int i = 0; i < argc; ++i) o.command += (i ? " " : "") + std::string(argv[i]);
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string key = argv[i], value = argv[i + 1];
+    if (key == "--out") o.out = value;
+    if (key == "--dependent-launch") o.dependent_launch = value != "0";
+    if (key == "--commit") o.commit = value;
+    if (key == "--dtype") o.bf16 = value == "bf16";
+    if (key == "--csl-from") o.csl_from = std::stod(value);
+    if (key == "--n") {
+      o.ns.clear();
+      for (const auto& p : split(value)) o.ns.push_back(std::stoll(p));
+    }
+    if (key == "--sparsity") {
+      o.sparsities.clear();
+      for (const auto& p : split(value)) o.sparsities.push_back(std::stod(p));
+    }
+    if (key == "--shapes") {
+      o.shapes.clear();
+      for (const auto& p : split(value)) o.shapes.push_back({std::stoll(p), std::stoll(p.substr(p.find('x') + 1))});
+    }
+  }
+  return o;
+}
+
+void run_all(const Options& o) {
+  cudaDeviceProp props;
+  cuda_check(cudaGetDeviceProperties(&props, 0), "device");
+  int driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  char date[32];
+  const std::time_t now = std::time(nullptr);
+  std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
+  DeviceLimits limits;
+  limits.num_sms = props.multiProcessorCount;
+  limits.shared_bytes_per_block = static_cast<std::int64_t>(props.sharedMemPerBlockOptin);
+  limits.shared_bytes_per_sm = static_cast<std::int64_t>(props.sharedMemPerMultiprocessor);
+  limits.dependent_launch = props.major >= 9 && o.dependent_launch;
+  const double ceiling = read_ceiling_gbps();
+  std::printf("%s, read ceiling %.0f GB/s\n", props.name, ceiling);
+  std::FILE* file = std::fopen(o.out.c_str(), "w");
+  if (file == nullptr) throw std::runtime_error("cannot write " + o.out);
+  std::fprintf(file, "{\"rows\":[");
+  const char* comma = "";
+  HostAllocator allocator;
+  ThreadPool pool;
+  for (const Shape s : o.shapes) {
+    std::vector<double> cublas;
+    for (const std::int64_t n : o.ns) cublas.push_back(time_cublas(s, n, o.bf16));
+    for (const double sparsity : o.sparsities) {
+      const OwnedSparseWeight weight = random_weight(s, sparsity, o.bf16, allocator, pool);
+      for (const TileFormat format : {TileFormat::bitmap, TileFormat::tiled_csl}) {
+        if (format == TileFormat::tiled_csl && sparsity < o.csl_from) continue;
+        SpmmCase spmm(weight.view, format, allocator, pool);
+        for (std::size_t i = 0; i < o.ns.size(); ++i) {
+          const Measured r = spmm.run(o.ns[i], limits);
+          const double gbps = static_cast<double>(spmm.nbytes()) / r.us / 1e3;
+          std::printf("%-9s %6ldx%-6ld n %3ld s %.2f  %8.2f us  cublas %8.2f  x%.2f  %5.1f%% of read  err %.1e\n", std::string(name_of(format)).c_str(), s.m, s.k, o.ns[i], sparsity, r.us,
+                      cublas[i], cublas[i] / r.us, 100 * gbps / ceiling, r.rel_error);
+          std::fflush(stdout);
+          std::fprintf(file,
+                       "%s\n{\"kernel\":\"%s\",\"m\":%ld,\"k\":%ld,\"n\":%ld,\"sparsity\":%.2f,\"dtype\":\"%s\",\"us\":%.3f,\"us_cublas\":%.3f,\"speedup\":%.4f,\"gbps\":%.1f,"
+                       "\"percent_of_read\":%.2f,\"rel_error\":%.3e,\"device\":\"%s\",\"driver\":%d,\"cuda\":%d,\"commit\":\"%s\",\"command\":\"%s\",\"date\":\"%s\",\"read_gbps\":%.1f}",
+                       comma, std::string(name_of(format)).c_str(), s.m, s.k, o.ns[i], sparsity, o.bf16 ? "bf16" : "f16", r.us, cublas[i], cublas[i] / r.us, gbps, 100 * gbps / ceiling,
+                       r.rel_error, props.name, driver, runtime, o.commit.c_str(), o.command.c_str(), date, ceiling);
+          comma = ",";
+        }
+      }
+    }
+  }
+  std::fprintf(file, "\n]}\n");
+  std::fclose(file);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    run_all(parse(argc, argv));
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "spmm_bench: %s\n", error.what());
+    return 1;
+  }
+}
