@@ -41,6 +41,9 @@ def test_tokens_that_arrive_together_share_the_time():
     measure._note(times, 1.0, 1)
     measure._note(times, 2.0, 2)
     assert times == [1.0, 1.5, 2.0]
+    times = []
+    measure._note(times, 3.0, 3)
+    assert times == [1.0, 2.0, 3.0]
 
 
 def test_peak_rss_grows_with_what_is_touched():

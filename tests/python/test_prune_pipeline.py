@@ -218,7 +218,7 @@ def test_every_group_counts_the_same(monkeypatch):
 
     class FakeRuntime:
         def __init__(self, model, **options):
-            assert options == {"num_threads": 2}
+            assert options == {"max_num_seqs": 1, "num_threads": 2}
 
         def __enter__(self):
             return self

@@ -124,8 +124,8 @@ def measure(runtime: Runtime, shape: Shape, repeat: int = 0) -> Timing:
 
 
 def _note(times: list[float], now: float, count: int) -> None:
-    """Tokens that arrive together came one by one since the last that was seen."""
-    last = times[-1] if times else now
+    """Tokens that are seen together came one by one since the last that was seen, or since the start."""
+    last = times[-1] if times else 0.0
     times.extend(last + (now - last) * (i + 1) / count for i in range(count))
 
 

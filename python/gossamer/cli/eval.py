@@ -64,7 +64,7 @@ def _evaluate(model: Path, files: tuple[Path, ...], window: int | None, max_wind
     from gossamer.evaluate import WINDOW, EvaluationText, score_text
     from gossamer.runtime import Runtime
 
-    with Runtime(model, num_threads=num_threads) as runtime:
+    with Runtime(model, num_threads=num_threads, max_num_seqs=1) as runtime:
         info = runtime.info()
         length = window or min(WINDOW, info.max_model_len)
         result: dict[str, Any] = {

@@ -13,7 +13,7 @@ import numpy as np
 from gossamer import _core, texts
 from gossamer.bench.fresh import measure_fresh
 from gossamer.bench.measure import Row, Shape
-from gossamer.evaluate import EvaluationText, TextScore, score_text
+from gossamer.evaluate import WINDOW, EvaluationText, TextScore, score_text
 from gossamer.runtime import Runtime
 
 __all__ = ["MAX_ANSWER_TOKENS", "NUM_WINDOWS", "PROMPTS", "Perplexities", "answers", "speed"]
@@ -36,8 +36,9 @@ class Perplexities:
     @classmethod
     def of(cls, model: Path, cache: Path, progress: Callable[[int, int], None]) -> Perplexities:
         """Score the model, or find its scores under the same model, texts and build."""
-        with Runtime(model) as runtime:
-            found = [EvaluationText.from_file(path, runtime.tokenizer, max_windows=NUM_WINDOWS) for path in texts.EVALUATION]
+        with Runtime(model, max_num_seqs=1) as runtime:
+            window = min(WINDOW, runtime.info().max_model_len)
+            found = [EvaluationText.from_file(path, runtime.tokenizer, window=window, max_windows=NUM_WINDOWS) for path in texts.EVALUATION]
             key = _key(runtime.info().model_id, found)
             known = json.loads(cache.read_text()) if cache.exists() else {}
             if key not in known:
@@ -71,7 +72,7 @@ def speed(model: Path, shape: Shape, repeats: int) -> Row:
 
 def answers(model: Path) -> list[str]:
     """The model's greedy answer to each prompt."""
-    with Runtime(model, max_model_len=512) as runtime:
+    with Runtime(model, max_num_seqs=len(PROMPTS)) as runtime:
         conversations = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
         outputs = runtime.chat(conversations, temperature=0.0, max_tokens=MAX_ANSWER_TOKENS)
     return [output.outputs[0].text.strip() + ("" if output.outputs[0].finish_reason == "stop" else " …") for output in outputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def make_dense(gguf: Path, directory: Path, progress: Callable[[int, int, str], 
     """Convert the GGUF file unless that was done."""
     destination = directory / "smollm2-dense"
     if not _is_intact(destination):
-        convert(gguf, destination, overwrite=True, progress=progress)
+        _discard(destination)
+        convert(gguf, destination, progress=progress)
     return destination
 
 
@@ -37,14 +39,22 @@ def make_pruned(dense: Path, directory: Path, calibration: CalibrationSet, progr
     with ModelReader(dense) as reader:
         model_id = reader.manifest.model_id
     missing = {s: path for s, path in wanted.items() if not _is_pruned_from(path, model_id, s, calibration)}
+    for path in missing.values():
+        _discard(path)
     if missing:
-        prune(dense, missing, calibration=calibration, overwrite=True, progress=progress)
+        prune(dense, missing, calibration=calibration, progress=progress)
     return wanted
 
 
 def model_bytes(directory: Path) -> int:
     """What a model takes on disk."""
     return sum(file.stat().st_size for file in directory.iterdir())
+
+
+def _discard(directory: Path) -> None:
+    """Remove a model that is damaged or made from something else; the demo's own directory holds nothing but the demo's models."""
+    if directory.exists():
+        shutil.rmtree(directory)
 
 
 def _is_intact(directory: Path) -> bool:

@@ -94,7 +94,7 @@ def collect_norms(
     from gossamer.runtime import Runtime
 
     squares: dict[str, npt.NDArray[np.float64]] = {}
-    with Runtime(model, **runtime_options) as runtime:
+    with Runtime(model, **({"max_num_seqs": 1} | runtime_options)) as runtime:
         before = 0
         for group in calibration.groups:
             report = None if progress is None else lambda done, before=before: progress(before + done)
