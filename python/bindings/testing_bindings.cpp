@@ -125,7 +125,7 @@ nb::tuple sample(const HostArray& logits, const std::vector<nb::dict>& rows, con
 
 void bind_testing(nb::module_& module) {
   module.def("philox_uniform", &philox_uniform, nb::arg("seed"), nb::arg("sample_index"), nb::arg("position"));
-  module.def("sample", &sample, nb::arg("logits"), nb::arg("rows"), nb::arg("adjustments") = std::vector<Adjustment>(),
+  module.def("sample", &sample, nb::arg("logits").noconvert(), nb::arg("rows"), nb::arg("adjustments") = std::vector<Adjustment>(),
              nb::arg("backend") = "cpu", nb::arg("max_logprobs") = 0,
              "(tokens, logprobs, ranks, top_tokens, top_logprobs) for f32 logits [rows, vocab]; a row is a dict of SampleRow's fields, an "
              "adjustment (row, token, output_count, seen, bias).");

@@ -62,13 +62,14 @@ void check(std::int64_t cols, const HostArray& mask, const HostArray& values, co
 }  // namespace
 
 void bind_testing_sparse(nb::module_& module) {
-  module.def("sparse_from_dense", &from_dense, nb::arg("dense"), nb::arg("dtype") = "f32", "(mask, values, row_offsets)");
-  module.def("sparse_to_dense", &to_dense, nb::arg("cols"), nb::arg("mask"), nb::arg("values"), nb::arg("row_offsets"),
-             nb::arg("dtype") = "f32");
-  module.def("sparse_slice", &slice, nb::arg("cols"), nb::arg("mask"), nb::arg("values"), nb::arg("row_offsets"), nb::arg("dtype"),
-             nb::arg("axis"), nb::arg("begin"), nb::arg("end"), "(mask, values, row_offsets) of the part");
-  module.def("sparse_validate", &check, nb::arg("cols"), nb::arg("mask"), nb::arg("values"), nb::arg("row_offsets"),
-             nb::arg("dtype") = "f32");
+  module.def("sparse_from_dense", &from_dense, nb::arg("dense").noconvert(), nb::arg("dtype") = "f32", "(mask, values, row_offsets)");
+  module.def("sparse_to_dense", &to_dense, nb::arg("cols"), nb::arg("mask").noconvert(), nb::arg("values").noconvert(),
+             nb::arg("row_offsets").noconvert(), nb::arg("dtype") = "f32");
+  module.def("sparse_slice", &slice, nb::arg("cols"), nb::arg("mask").noconvert(), nb::arg("values").noconvert(),
+             nb::arg("row_offsets").noconvert(), nb::arg("dtype"), nb::arg("axis"), nb::arg("begin"), nb::arg("end"),
+             "(mask, values, row_offsets) of the part");
+  module.def("sparse_validate", &check, nb::arg("cols"), nb::arg("mask").noconvert(), nb::arg("values").noconvert(),
+             nb::arg("row_offsets").noconvert(), nb::arg("dtype") = "f32");
 }
 
 }  // namespace gossamer::python
