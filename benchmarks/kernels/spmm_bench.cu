@@ -1,8 +1,9 @@
 // The decode SpMM against cuBLASLt dense, on cold weights. One row of JSON per (kernel, shape, n, sparsity).
 //   spmm_bench --out rows.json [--shapes 4096x4096,...] [--sparsity 0.5,0.6] [--n 8,16] [--dtype f16] [--commit ID]
-// Method: i.i.d. random masks, distinct random values; weights rotated over copies of more than 256 MB so that DRAM is really read; CUDA graphs of
-// many launches, replayed; median. cuBLASLt: the fastest of up to 16 heuristics per (shape, n), same rotation. Outputs are poisoned with
-// NaN before the checked call and compared with fp64 on sampled rows.
+//              [--warps 4x4] (rows x k, instead of the planner's choice) [--dependent-launch 0]
+// Method: i.i.d. random masks, distinct random values; weights rotated over copies of more than 256 MB so that DRAM is really read; CUDA
+// graphs of many launches, replayed; median. cuBLASLt: the fastest of up to 16 heuristics per (shape, n), same rotation. Outputs are
+// poisoned with NaN before the checked call and compared with fp64 on sampled rows.
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -15,6 +16,7 @@
 #include <cstring>
 #include <ctime>
 #include <functional>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -82,7 +84,8 @@ OwnedSparseWeight random_weight(Shape shape, double sparsity, bool bf16, Allocat
       std::uint8_t byte = 0;
       const std::uint64_t a = random(), b = random();
       for (int i = 0; i < 4; ++i) {
-        byte = static_cast<std::uint8_t>(byte | ((a >> (16 * i) & 0xffffU) < threshold) << i | ((b >> (16 * i) & 0xffffU) < threshold) << (4 + i));
+        byte = static_cast<std::uint8_t>(byte | ((a >> (16 * i) & 0xffffU) < threshold) << i |
+                                         ((b >> (16 * i) & 0xffffU) < threshold) << (4 + i));
       }
       visit(c / 8, byte);
     }
@@ -165,7 +168,8 @@ double read_ceiling_gbps() {
   const std::size_t bytes = std::size_t{4} << 30;
   DeviceMemory buffer(bytes), out(4);
   cudaMemset(buffer.as(), 1, bytes);
-  const double us = time_graph([&](int, cudaStream_t s) { read_all<<<132 * 16, 512, 0, s>>>(buffer.as<uint4>(), bytes / 16, out.as<std::uint32_t>()); }, 1, 1300);
+  const double us = time_graph(
+      [&](int, cudaStream_t s) { read_all<<<132 * 16, 512, 0, s>>>(buffer.as<uint4>(), bytes / 16, out.as<std::uint32_t>()); }, 1, 1300);
   return static_cast<double>(bytes) / us / 1e3;
 }
 
@@ -173,7 +177,8 @@ double read_ceiling_gbps() {
 double time_cublas(Shape s, std::int64_t n, bool bf16) {
   const std::size_t elements = static_cast<std::size_t>(s.m) * static_cast<std::size_t>(s.k);
   const int copies = static_cast<int>(std::clamp<std::size_t>((std::size_t{256} << 20) / (2 * elements) + 1, 2, 64));
-  DeviceMemory w(2 * elements * static_cast<std::size_t>(copies)), x(static_cast<std::size_t>(2 * n * s.k)), c(static_cast<std::size_t>(2 * n * s.m)), workspace(64 << 20);
+  DeviceMemory w(2 * elements * static_cast<std::size_t>(copies)), x(static_cast<std::size_t>(2 * n * s.k)),
+      c(static_cast<std::size_t>(2 * n * s.m)), workspace(64 << 20);
   fill_random_half<<<1320, 512>>>(w.as<std::uint16_t>(), elements * static_cast<std::size_t>(copies), bf16);
   fill_random_half<<<1320, 512>>>(x.as<std::uint16_t>(), static_cast<std::size_t>(n * s.k), bf16);
   cublasLtHandle_t handle;
@@ -193,14 +198,17 @@ double time_cublas(Shape s, std::int64_t n, bool bf16) {
   cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes, sizeof workspace_bytes);
   cublasLtMatmulHeuristicResult_t results[16];
   int found = 0;
-  if (cublasLtMatmulAlgoGetHeuristic(handle, desc, a_layout, b_layout, c_layout, c_layout, preference, 16, results, &found) != CUBLAS_STATUS_SUCCESS) found = 0;  // odd sizes: no dense rival
+  if (cublasLtMatmulAlgoGetHeuristic(handle, desc, a_layout, b_layout, c_layout, c_layout, preference, 16, results, &found) !=
+      CUBLAS_STATUS_SUCCESS)
+    found = 0;  // odd sizes: no dense rival
   double best = 1e30;
   const float one = 1, zero = 0;
   for (int i = 0; i < found; ++i) {
     const auto call = [&](int copy, cudaStream_t stream) {
-      blas_check(cublasLtMatmul(handle, desc, &one, w.as<std::uint16_t>() + elements * static_cast<std::size_t>(copy), a_layout, x.as(), b_layout, &zero, c.as(), c_layout,
-                                c.as(), c_layout, &results[i].algo, workspace.as(), workspace_bytes, stream),
-                 "matmul");
+      blas_check(
+          cublasLtMatmul(handle, desc, &one, w.as<std::uint16_t>() + elements * static_cast<std::size_t>(copy), a_layout, x.as(), b_layout,
+                         &zero, c.as(), c_layout, c.as(), c_layout, &results[i].algo, workspace.as(), workspace_bytes, stream),
+          "matmul");
     };
     call(0, nullptr);
     cuda_check(cudaDeviceSynchronize(), "cublas");
@@ -221,27 +229,33 @@ struct Measured {
 
 class SpmmCase {
  public:
-  SpmmCase(const SparseWeight& weight, TileFormat format, Allocator& allocator, ThreadPool& pool) : weight_(weight), packed_(pack_tiles(weight, format, allocator, pool)) {
+  SpmmCase(const SparseWeight& weight, TileFormat format, Allocator& allocator, ThreadPool& pool)
+      : weight_(weight), packed_(pack_tiles(weight, format, allocator, pool)) {
     const std::size_t bytes = static_cast<std::size_t>(packed_.view.data.nbytes());
     stride_ = (bytes + 255) / 256 * 256;
     copies_ = static_cast<int>(std::clamp<std::size_t>((std::size_t{256} << 20) / bytes + 1, 2, 64));
     data_.emplace_back(stride_ * static_cast<std::size_t>(copies_) + 256);
     offsets_.emplace_back(static_cast<std::size_t>(packed_.view.offsets.nbytes()));
     cuda_check(cudaMemcpy(data_[0].as(), packed_.view.data.raw(), bytes, cudaMemcpyHostToDevice), "upload");
-    for (int i = 1; i < copies_; ++i) cuda_check(cudaMemcpy(data_[0].as<char>() + stride_ * static_cast<std::size_t>(i), data_[0].as(), bytes, cudaMemcpyDeviceToDevice), "copy");
-    cuda_check(cudaMemcpy(offsets_[0].as(), packed_.view.offsets.raw(), static_cast<std::size_t>(packed_.view.offsets.nbytes()), cudaMemcpyHostToDevice), "upload");
+    for (int i = 1; i < copies_; ++i)
+      cuda_check(cudaMemcpy(data_[0].as<char>() + stride_ * static_cast<std::size_t>(i), data_[0].as(), bytes, cudaMemcpyDeviceToDevice),
+                 "copy");
+    cuda_check(cudaMemcpy(offsets_[0].as(), packed_.view.offsets.raw(), static_cast<std::size_t>(packed_.view.offsets.nbytes()),
+                          cudaMemcpyHostToDevice),
+               "upload");
   }
 
   std::int64_t nbytes() const { return packed_.view.nbytes(); }
 
-  Measured run(std::int64_t n, const DeviceLimits& limits) {
+  Measured run(std::int64_t n, const DeviceLimits& limits, std::optional<SpmmShape> shape) {
     const bool bf16 = weight_.dtype() == DType::bf16;
     std::vector<std::uint16_t> x(static_cast<std::size_t>(n * weight_.cols));
     Random random{99};
     for (auto& v : x) v = half_bits((static_cast<float>(random() >> 40) + 0.5F) / 8388608.0F - 1.0F, bf16);
-    const SpmmConfig config = plan_spmm({packed_.view.format, weight_.rows, weight_.cols, n, packed_.view.max_record_bytes, weight_.cols % 8 == 0}, limits);
-    DeviceMemory dx(2 * x.size()), out(static_cast<std::size_t>(4 * n * weight_.rows)), partials(4 * static_cast<std::size_t>(config.partial_floats)),
-        tickets(4 * static_cast<std::size_t>(config.tickets));
+    const SpmmConfig config = plan_spmm(
+        {packed_.view.format, weight_.rows, weight_.cols, n, packed_.view.max_record_bytes, weight_.cols % 8 == 0, shape}, limits);
+    DeviceMemory dx(2 * x.size()), out(static_cast<std::size_t>(4 * n * weight_.rows)),
+        partials(4 * static_cast<std::size_t>(config.partial_floats)), tickets(4 * static_cast<std::size_t>(config.tickets));
     cuda_check(cudaMemcpy(dx.as(), x.data(), 2 * x.size(), cudaMemcpyHostToDevice), "x");
     cuda_check(cudaMemset(tickets.as(), 0, 4 * static_cast<std::size_t>(config.tickets)), "tickets");
     cuda_check(cudaMemset(out.as(), 0xff, static_cast<std::size_t>(4 * n * weight_.rows)), "poison");
@@ -284,13 +298,16 @@ class SpmmCase {
     double error = 0, norm = 0;
     Random random{7};
     for (int sample = 0; sample < 64; ++sample) {
-      const std::int64_t row = sample == 0 ? 0 : sample == 1 ? weight_.rows - 1 : static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(weight_.rows));
+      const std::int64_t row = sample == 0   ? 0
+                               : sample == 1 ? weight_.rows - 1
+                                             : static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(weight_.rows));
       std::vector<double> sums(static_cast<std::size_t>(n));
       std::int64_t at = weight_.row_offsets.data<std::int64_t>()[row];
       for (std::int64_t c = 0; c < weight_.cols; ++c) {
         if ((weight_.mask.data<std::uint8_t>()[row * weight_.mask_stride() + c / 8] >> (c % 8) & 1) == 0) continue;
         const double w = half_value(static_cast<const std::uint16_t*>(weight_.values.raw())[at++], bf16);
-        for (std::int64_t t = 0; t < n; ++t) sums[static_cast<std::size_t>(t)] += w * half_value(x[static_cast<std::size_t>(t * weight_.cols + c)], bf16);
+        for (std::int64_t t = 0; t < n; ++t)
+          sums[static_cast<std::size_t>(t)] += w * half_value(x[static_cast<std::size_t>(t * weight_.cols + c)], bf16);
       }
       for (std::int64_t t = 0; t < n; ++t) {
         const double d = out[static_cast<std::size_t>(t * weight_.rows + row)] - sums[static_cast<std::size_t>(t)];
@@ -320,6 +337,7 @@ struct Options {
   std::vector<double> sparsities = {0.5, 0.6, 0.7, 0.8, 0.9};
   std::vector<std::int64_t> ns = {8};
   std::string out = "spmm.json", commit, command;
+  std::optional<SpmmShape> shape;
   double csl_from = 0.75;
   bool bf16 = false, dependent_launch = true;
 };
@@ -331,6 +349,7 @@ Options parse(int argc, char** argv) {
     const std::string key = argv[i], value = argv[i + 1];
     if (key == "--out") o.out = value;
     if (key == "--dependent-launch") o.dependent_launch = value != "0";
+    if (key == "--warps") o.shape = SpmmShape{std::stoi(value), std::stoi(value.substr(value.find('x') + 1))};
     if (key == "--commit") o.commit = value;
     if (key == "--dtype") o.bf16 = value == "bf16";
     if (key == "--csl-from") o.csl_from = std::stod(value);
@@ -381,16 +400,20 @@ void run_all(const Options& o) {
         if (format == TileFormat::tiled_csl && sparsity < o.csl_from) continue;
         SpmmCase spmm(weight.view, format, allocator, pool);
         for (std::size_t i = 0; i < o.ns.size(); ++i) {
-          const Measured r = spmm.run(o.ns[i], limits);
+          const Measured r = spmm.run(o.ns[i], limits, o.shape);
           const double gbps = static_cast<double>(spmm.nbytes()) / r.us / 1e3;
-          std::printf("%-9s %6ldx%-6ld n %3ld s %.2f  %8.2f us  cublas %8.2f  x%.2f  %5.1f%% of read  err %.1e\n", std::string(name_of(format)).c_str(), s.m, s.k, o.ns[i], sparsity, r.us,
-                      cublas[i], cublas[i] / r.us, 100 * gbps / ceiling, r.rel_error);
+          std::printf("%-9s %6ldx%-6ld n %3ld s %.2f  %8.2f us  cublas %8.2f  x%.2f  %5.1f%% of read  err %.1e\n",
+                      std::string(name_of(format)).c_str(), s.m, s.k, o.ns[i], sparsity, r.us, cublas[i], cublas[i] / r.us,
+                      100 * gbps / ceiling, r.rel_error);
           std::fflush(stdout);
           std::fprintf(file,
-                       "%s\n{\"kernel\":\"%s\",\"m\":%ld,\"k\":%ld,\"n\":%ld,\"sparsity\":%.2f,\"dtype\":\"%s\",\"us\":%.3f,\"us_cublas\":%.3f,\"speedup\":%.4f,\"gbps\":%.1f,"
-                       "\"percent_of_read\":%.2f,\"rel_error\":%.3e,\"device\":\"%s\",\"driver\":%d,\"cuda\":%d,\"commit\":\"%s\",\"command\":\"%s\",\"date\":\"%s\",\"read_gbps\":%.1f}",
-                       comma, std::string(name_of(format)).c_str(), s.m, s.k, o.ns[i], sparsity, o.bf16 ? "bf16" : "f16", r.us, cublas[i], cublas[i] / r.us, gbps, 100 * gbps / ceiling,
-                       r.rel_error, props.name, driver, runtime, o.commit.c_str(), o.command.c_str(), date, ceiling);
+                       "%s\n{\"kernel\":\"%s\",\"m\":%ld,\"k\":%ld,\"n\":%ld,\"sparsity\":%.2f,\"dtype\":\"%s\",\"us\":%.3f,\"us_cublas\":%"
+                       ".3f,\"speedup\":%.4f,\"gbps\":%.1f,"
+                       "\"percent_of_read\":%.2f,\"rel_error\":%.3e,\"device\":\"%s\",\"driver\":%d,\"cuda\":%d,\"commit\":\"%s\","
+                       "\"command\":\"%s\",\"date\":\"%s\",\"read_gbps\":%.1f}",
+                       comma, std::string(name_of(format)).c_str(), s.m, s.k, o.ns[i], sparsity, o.bf16 ? "bf16" : "f16", r.us, cublas[i],
+                       cublas[i] / r.us, gbps, 100 * gbps / ceiling, r.rel_error, props.name, driver, runtime, o.commit.c_str(),
+                       o.command.c_str(), date, ceiling);
           comma = ",";
         }
       }

@@ -1,6 +1,6 @@
-// The Tiled-CSL record (Xia et al., Flash-LLM, VLDB 2023, §4.2): per non-zero one 32-bit word, value in the low half, location in the high half.
-// A location is a halfword index into the tile expanded in mma fragment order. Words are ordered so that 32 consecutive ones fall into
-// different shared-memory banks where the tile allows it.
+// The Tiled-CSL record (Xia et al., Flash-LLM, VLDB 2023, §4.2): per non-zero one 32-bit word, value in the low half, location in the high
+// half. A location is a halfword index into the tile expanded in mma fragment order. Words are ordered so that 32 consecutive ones fall
+// into different shared-memory banks where the tile allows it.
 #include <algorithm>
 #include <array>
 #include <cstring>

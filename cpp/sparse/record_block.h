@@ -26,7 +26,7 @@ struct RecordBlock {
 class RowBlockReader {
  public:
   RowBlockReader(const SparseWeight& weight, std::int64_t row_block);
-  void next_mask(RecordBlock& block);    // mask only: for sizing
+  void next_mask(RecordBlock& block);  // mask only: for sizing
   void next(RecordBlock& block);
 
  private:
@@ -46,6 +46,7 @@ struct RecordCodec {
 };
 const RecordCodec& bitmap_codec();
 const RecordCodec& tiled_csl_codec();
-[[noreturn]] void throw_bad_record(std::string_view name, std::int64_t record, std::string_view field, std::string expected, std::string found);
+[[noreturn]] void throw_bad_record(std::string_view name, std::int64_t record, std::string_view field, std::string expected,
+                                   std::string found);
 
 }  // namespace gossamer

@@ -41,8 +41,8 @@ OwnedSparseWeight sparse_from_dense(const Tensor& dense, Allocator& allocator);
 // Writes zeros and kept values, converting to out's dtype. out: floating [rows, cols].
 void sparse_to_dense(const SparseWeight& weight, const Tensor& out);
 
-// Throws CheckpointError naming `name` (and the file, if given), the row, expected and found: shapes, dtypes, pad bits, per-row popcount against row_offsets,
-// offsets that start at 0, never decrease and end at nnz. Everything downstream relies on it.
+// Throws CheckpointError naming `name` (and the file, if given), the row, expected and found: shapes, dtypes, pad bits, per-row popcount
+// against row_offsets, offsets that start at 0, never decrease and end at nnz. Everything downstream relies on it.
 void validate(const SparseWeight& weight, std::string_view name, std::string_view file = {});
 
 // Rows [begin, end) / columns [begin, end) as a new weight. Columns need not be on byte boundaries.

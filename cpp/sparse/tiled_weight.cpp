@@ -46,11 +46,11 @@ void RowBlockReader::next(RecordBlock& block) {
 
 void throw_bad_record(std::string_view name, std::int64_t record, std::string_view field, std::string expected, std::string found) {
   throw CheckpointError("packed weight is malformed", {.file = {},
-                                                        .tensor = std::string(name),
-                                                        .field = "record " + std::to_string(record) + " " + std::string(field),
-                                                        .expected = std::move(expected),
-                                                        .found = std::move(found),
-                                                        .fix = "pack the weight again from its checkpoint"});
+                                                       .tensor = std::string(name),
+                                                       .field = "record " + std::to_string(record) + " " + std::string(field),
+                                                       .expected = std::move(expected),
+                                                       .found = std::move(found),
+                                                       .fix = "pack the weight again from its checkpoint"});
 }
 
 namespace {
@@ -164,7 +164,8 @@ void validate_tiles(const TiledWeight& weight, std::string_view name) {
   const std::int64_t records = weight.num_records();
   if (offsets[0] != 0) throw_bad_record(name, 0, "offset", "0", std::to_string(offsets[0]));
   for (std::int64_t i = 0; i < records; ++i) {
-    if (offsets[i + 1] < offsets[i]) throw_bad_record(name, i, "offset", ">= " + std::to_string(offsets[i]), std::to_string(offsets[i + 1]));
+    if (offsets[i + 1] < offsets[i])
+      throw_bad_record(name, i, "offset", ">= " + std::to_string(offsets[i]), std::to_string(offsets[i + 1]));
     if ((offsets[i + 1] - offsets[i]) * kRecordUnit > weight.max_record_bytes) {
       throw_bad_record(name, i, "bytes", "<= " + std::to_string(weight.max_record_bytes),
                        std::to_string((offsets[i + 1] - offsets[i]) * kRecordUnit));

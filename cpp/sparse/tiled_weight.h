@@ -19,7 +19,8 @@ enum class TileFormat {
 };
 std::string_view name_of(TileFormat format);
 
-inline constexpr std::int64_t kRecordRows = 32;  // two tiles of 16 x 64, which share their activations; a tile is four mma fragments of 16 x 16
+inline constexpr std::int64_t kRecordRows =
+    32;  // two tiles of 16 x 64, which share their activations; a tile is four mma fragments of 16 x 16
 inline constexpr std::int64_t kRecordCols = 64;
 inline constexpr std::int64_t kRecordUnit = 16;  // bytes; records start and end on it, as bulk copies must
 

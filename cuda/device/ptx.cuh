@@ -53,7 +53,9 @@ __device__ __forceinline__ std::uint32_t warp_sum(std::uint32_t value) {
 }
 // One step of an inclusive scan: adds the value `distance` lanes below, where there is one.
 __device__ __forceinline__ std::uint32_t scan_step(std::uint32_t value, int distance) {
-  asm volatile("{.reg .pred p; .reg .b32 y; shfl.sync.up.b32 y|p, %0, %1, 0, 0xffffffff; @p add.u32 %0, %0, y;}" : "+r"(value) : "r"(distance));
+  asm volatile("{.reg .pred p; .reg .b32 y; shfl.sync.up.b32 y|p, %0, %1, 0, 0xffffffff; @p add.u32 %0, %0, y;}"
+               : "+r"(value)
+               : "r"(distance));
   return value;
 }
 __device__ __forceinline__ std::uint32_t warp_inclusive_scan(std::uint32_t value) {

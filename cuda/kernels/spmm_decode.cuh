@@ -1,8 +1,9 @@
 // SpMM for small n (decode): out[n, m] = epilogue(x[n, k] · Wᵀ), W in records. Load as sparse, compute as dense (Flash-LLM): records stream
 // through per-warp rings, a decoder expands them into mma fragments, fp32 accumulators stay in registers.
 //
-// Work: spmm_schedule.h. A CTA has kRowWarps row warps x kGroups groups along k. At a segment's end the groups' sums are added in shared memory in a fixed order; a segment that
-// covers only part of k goes to `partials`, and whoever comes last adds the parts in CTA order: the result never depends on timing.
+// Work: spmm_schedule.h. A CTA has kRowWarps row warps x kGroups groups along k. At a segment's end the groups' sums are added in shared
+// memory in a fixed order; a segment that covers only part of k goes to `partials`, and whoever comes last adds the parts in CTA order: the
+// result never depends on timing.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -66,7 +67,8 @@ __device__ void write_output(const SpmmParams& p, int row_block, int first_n, in
   }
 }
 
-// One lane's view of x for one n tile: row n, from column 8 * (lane % 4). A lane beyond n reads row 0: its column of the product is never written.
+// One lane's view of x for one n tile: row n, from column 8 * (lane % 4). A lane beyond n reads row 0: its column of the product is never
+// written.
 __device__ __forceinline__ const std::uint16_t* x_row(const SpmmParams& p, int n, int lane) {
   return static_cast<const std::uint16_t*>(p.x) + (n < p.n ? n : 0) * p.ldx + 8 * (lane % 4);
 }
@@ -151,7 +153,8 @@ __device__ __forceinline__ void add_to(float (&sum)[4], const float4& v) {
 
 // Adds one partial segment to `partials`; true for the warp that came last, which then holds the sum of all parts in acc.
 template <int kRowWarps, int kNTiles>
-__device__ bool combine_partials(const SpmmParams& p, const SpmmSchedule& schedule, int super_row, int row_warp, int lane, Accumulators<kNTiles>& acc) {
+__device__ bool combine_partials(const SpmmParams& p, const SpmmSchedule& schedule, int super_row, int row_warp, int lane,
+                                 Accumulators<kNTiles>& acc) {
   const std::int64_t first_unit = std::int64_t{super_row} * p.records;
   const int first = schedule.owner(first_unit), last = schedule.owner(first_unit + p.records - 1);
   const int pass = blockIdx.y;
@@ -195,7 +198,8 @@ struct SpmmSharedLayout {  // byte offsets in dynamic shared memory
 constexpr int resident_ctas(int warps, int n_tiles) { return (n_tiles >= 4 ? 16 : 32) / warps; }
 
 template <class Decoder, bool kIsBf16, int kNTiles, int kRowWarps, int kGroups, bool kAligned>
-__global__ void __launch_bounds__(kRowWarps* kGroups * 32, resident_ctas(kRowWarps* kGroups, kNTiles)) spmm_decode_kernel(const __grid_constant__ SpmmParams p) {
+__global__ void __launch_bounds__(kRowWarps * kGroups * 32, resident_ctas(kRowWarps* kGroups, kNTiles))
+    spmm_decode_kernel(const __grid_constant__ SpmmParams p) {
   using Layout = SpmmSharedLayout<Decoder, kNTiles, kRowWarps, kGroups>;
   extern __shared__ __align__(128) std::uint8_t shared[];
   const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
@@ -207,7 +211,8 @@ __global__ void __launch_bounds__(kRowWarps* kGroups * 32, resident_ctas(kRowWar
   const SpmmSchedule schedule{(p.row_blocks + kRowWarps - 1) / kRowWarps, p.records, static_cast<std::int32_t>(gridDim.x)};
   const int unit_begin = schedule.begin(blockIdx.x), unit_end = schedule.begin(blockIdx.x + 1);
 
-  RecordRing ring(base + Layout::kRings + warp * 2 * p.slot_bytes, p.slot_bytes, base + Layout::kBarriers + warp * RecordRing::kBarrierBytes, lane);
+  RecordRing ring(base + Layout::kRings + warp * 2 * p.slot_bytes, p.slot_bytes,
+                  base + Layout::kBarriers + warp * RecordRing::kBarrierBytes, lane);
   PrefetchCursor<kRowWarps, kGroups> cursor(p, unit_begin, unit_end, row_warp, group);
   cursor.push_to(ring);
   ring.advance();
@@ -241,7 +246,7 @@ __global__ void __launch_bounds__(kRowWarps* kGroups * 32, resident_ctas(kRowWar
           load_x_tile<kAligned>(x[t], left, lane, b[t]);
           x[t] += 64;
         }
-        Decoder::decode(ring.front(), scratch, lane, [&](int tile, int f, const std::uint32_t(&a)[4]) {
+        Decoder::decode(ring.front(), scratch, lane, [&](int tile, int f, const std::uint32_t (&a)[4]) {
 #pragma unroll
           for (int t = 0; t < kNTiles; ++t) {
             const uint4& piece = b[t][f / 2];

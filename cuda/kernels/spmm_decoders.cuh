@@ -1,5 +1,5 @@
-// How a record in shared memory becomes mma A fragments, one decoder per tile format. A decoder calls use(tile, f, a) for tiles 0 and 1 and their
-// fragments f = 0..3, in order. All 32 lanes take part.
+// How a record in shared memory becomes mma A fragments, one decoder per tile format. A decoder calls use(tile, f, a) for tiles 0 and 1 and
+// their fragments f = 0..3, in order. All 32 lanes take part.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +8,11 @@
 
 namespace gossamer {
 
-// Bitmap records. Per tile one SWAR count of the mask, two byte-packed warp scans for the lanes' offsets, and per pair of weights an address by dp4a,
-// two unconditional 16-bit loads and one byte-permute whose selector places {none, low, high, both} and zeros.
+// Bitmap records. Per tile one SWAR count of the mask, two byte-packed warp scans for the lanes' offsets, and per pair of weights an
+// address by dp4a, two unconditional 16-bit loads and one byte-permute whose selector places {none, low, high, both} and zeros.
 struct BitmapDecoder {
   static constexpr int kScratchBytes = 0;  // per warp
-  static constexpr int kOverread = 4;       // bytes that may be loaded, unused, beyond a record
+  static constexpr int kOverread = 4;      // bytes that may be loaded, unused, beyond a record
 
   template <typename Use>
   __device__ static __forceinline__ void decode(std::uint32_t record, std::uint32_t /*scratch*/, int lane, const Use& use) {
@@ -20,7 +20,7 @@ struct BitmapDecoder {
 #pragma unroll
     for (int tile = 0; tile < 2; ++tile) {
       const std::uint32_t mask = ptx::load_shared_u32(record + tile * 128 + lane * 4);
-      decode_tile(mask, values, [&](int f, const std::uint32_t(&a)[4]) { use(tile, f, a); });
+      decode_tile(mask, values, [&](int f, const std::uint32_t (&a)[4]) { use(tile, f, a); });
     }
   }
 
@@ -35,7 +35,8 @@ struct BitmapDecoder {
     // Exclusive prefixes over lanes: at most 31 * 4, so bytes do not overflow.
     const std::uint32_t total[2] = {ptx::warp_sum(count[0]), ptx::warp_sum(count[1])};
     const std::uint32_t before[2] = {ptx::warp_inclusive_scan(count[0]) - count[0], ptx::warp_inclusive_scan(count[1]) - count[1]};
-    const std::uint32_t start[2][2] = {{before[0], before[0] + (pairs & 0x03030303U)}, {before[1], before[1] + ((pairs >> 4) & 0x03030303U)}};
+    const std::uint32_t start[2][2] = {{before[0], before[0] + (pairs & 0x03030303U)},
+                                       {before[1], before[1] + ((pairs >> 4) & 0x03030303U)}};
     const std::uint32_t low = 0x10221022U;
     constexpr std::uint32_t kHigh = 0x54102222U;
     std::uint32_t selector[2][2][2];  // [half][pair][fragment / 2], 16 bits per fragment

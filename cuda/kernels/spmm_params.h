@@ -20,10 +20,10 @@ struct SpmmParams {
   std::uint32_t* tickets = nullptr;        // [passes][super rows][row warps], zero before and after
   std::int64_t ldx = 0, ldo = 0, ldr = 0;  // elements
   std::int32_t m = 0, k = 0, n = 0;
-  std::int32_t row_blocks = 0;             // ceil(m / 32)
-  std::int32_t records = 0;                // per row block: ceil(k / 64)
-  std::uint32_t slot_bytes = 0;            // of one ring slot: max record + 16
-  bool x_is_aligned = false;               // 16-byte aligned rows and k % 8 == 0: vector loads
+  std::int32_t row_blocks = 0;   // ceil(m / 32)
+  std::int32_t records = 0;      // per row block: ceil(k / 64)
+  std::uint32_t slot_bytes = 0;  // of one ring slot: max record + 16
+  bool x_is_aligned = false;     // 16-byte aligned rows and k % 8 == 0: vector loads
   SpmmActivation activation = SpmmActivation::none;
   SpmmOut out_type = SpmmOut::same;
 };

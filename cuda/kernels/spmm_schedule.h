@@ -1,7 +1,7 @@
 // Stream-K: how the work of one SpMM is spread over CTAs. Host and device use the same arithmetic; tests run it on the host.
 //
-// A unit is one record (32 rows x 64 columns) for each row warp. Units are numbered super row (32 * row warps rows) by super row, along k. CTA c takes
-// the contiguous units [begin(c), begin(c + 1)); within each super row it touches (a segment), its groups of warps split k.
+// A unit is one record (32 rows x 64 columns) for each row warp. Units are numbered super row (32 * row warps rows) by super row, along k.
+// CTA c takes the contiguous units [begin(c), begin(c + 1)); within each super row it touches (a segment), its groups of warps split k.
 #pragma once
 
 #include <cstdint>

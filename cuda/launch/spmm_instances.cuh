@@ -39,6 +39,7 @@ cudaError_t launch_warps(const SpmmParams& params, const SpmmConfig& config, cud
   }
   switch (config.row_warps * 100 + config.groups) {
     case 404: return launch_instance<Decoder, kIsBf16, kNTiles, 4, 4, kAligned>(params, config, stream);
+    case 208: return launch_instance<Decoder, kIsBf16, kNTiles, 2, 8, kAligned>(params, config, stream);
     case 116: return launch_instance<Decoder, kIsBf16, kNTiles, 1, 16, kAligned>(params, config, stream);
     case 402: return launch_instance<Decoder, kIsBf16, kNTiles, 4, 2, kAligned>(params, config, stream);
     case 108: return launch_instance<Decoder, kIsBf16, kNTiles, 1, 8, kAligned>(params, config, stream);

@@ -15,10 +15,6 @@ std::int64_t shared_bytes(const SpmmConfig& c, TileFormat format) {
   return barriers + warps * (2 * c.n_tiles * 512 + (csl ? 2048 : 0) + 2 * c.slot_bytes) + (csl ? 512 : 4);
 }
 
-struct Shape {
-  int row_warps, groups;
-};
-
 }  // namespace
 
 SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
@@ -30,12 +26,21 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
   config.dependent_launch = device.dependent_launch;
   const std::int64_t row_blocks = (problem.m + kRecordRows - 1) / kRecordRows;
   const std::int64_t records = (problem.k + kRecordCols - 1) / kRecordCols;
-  // Small matrices: all warps of a CTA along k, so that few CTAs have to combine their sums.
-  const bool small = row_blocks <= 2 * device.num_sms;
-  Shape choices[2] = {small ? Shape{1, 16} : Shape{4, 4}, small ? Shape{1, 8} : Shape{4, 2}};
+  // Few rows: all warps of a CTA along k, so that few CTAs have to combine their sums. From n = 9 on the loads of x weigh more: where k is
+  // long, row warps share them through L1 (docs/kernel-notes.md has the measurements).
+  const bool few_rows = row_blocks <= 2 * device.num_sms;
+  const bool shares_x = problem.n > 8 && records > 128;
+  SpmmShape choices[2] = {{4, 4}, {4, 2}};
+  if (few_rows && !shares_x) {
+    choices[0] = {1, 16};
+    choices[1] = {1, 8};
+  } else if (few_rows && records <= 256) {
+    choices[0] = {2, 8};
+  }
+  if (problem.shape) choices[0] = *problem.shape;
   if (!problem.x_is_aligned) choices[0] = choices[1] = {1, 8};
   std::int64_t resident = 0;
-  for (const Shape& shape : choices) {
+  for (const SpmmShape& shape : choices) {
     config.row_warps = shape.row_warps;
     config.groups = shape.groups;
     config.shared_bytes = shared_bytes(config, problem.format);
@@ -48,15 +53,16 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
   const std::int64_t slots = device.num_sms * resident;
   // Even shares of whole super rows where that keeps the device busy, else an even share of all units.
   const std::int64_t whole = super_rows <= slots ? super_rows * (slots / super_rows) : 0;
-  config.ctas = static_cast<int>(std::min(10 * whole >= 9 * slots ? whole : slots, super_rows * std::max<std::int64_t>(1, records / config.groups)));
+  config.ctas =
+      static_cast<int>(std::min(10 * whole >= 9 * slots ? whole : slots, super_rows * std::max<std::int64_t>(1, records / config.groups)));
   config.partial_floats = std::int64_t{config.passes} * config.ctas * 2 * config.row_warps * 2 * config.n_tiles * 128;
   config.tickets = config.passes * super_rows * config.row_warps;
   return config;
 }
 
 std::string SpmmConfig::to_string() const {
-  return "n tiles " + std::to_string(n_tiles) + ", " + std::to_string(row_warps) + "x" + std::to_string(groups) + " warps, " + std::to_string(ctas) + " ctas, " +
-         std::to_string(passes) + " passes, " + std::to_string(shared_bytes / 1024) + " KiB shared";
+  return "n tiles " + std::to_string(n_tiles) + ", " + std::to_string(row_warps) + "x" + std::to_string(groups) + " warps, " +
+         std::to_string(ctas) + " ctas, " + std::to_string(passes) + " passes, " + std::to_string(shared_bytes / 1024) + " KiB shared";
 }
 
 }  // namespace gossamer

@@ -2,17 +2,25 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "sparse/tiled_weight.h"
 
 namespace gossamer {
 
+// How the warps of a CTA are arranged.
+struct SpmmShape {
+  int row_warps = 4;  // over rows, 32 rows each; they share activations through L1
+  int groups = 4;     // along k
+};
+
 struct SpmmProblem {
   TileFormat format = TileFormat::bitmap;
   std::int64_t m = 0, k = 0, n = 0;
   std::int64_t max_record_bytes = 0;
-  bool x_is_aligned = true;  // 16-byte aligned rows and k % 8 == 0
+  bool x_is_aligned = true;        // 16-byte aligned rows and k % 8 == 0
+  std::optional<SpmmShape> shape;  // instead of the planner's choice: for tuning
 };
 
 struct DeviceLimits {
@@ -23,11 +31,11 @@ struct DeviceLimits {
 };
 
 struct SpmmConfig {
-  int n_tiles = 1;   // of 8 tokens each, per pass
-  int row_warps = 4;  // warps of a CTA over rows, each 32 rows; they share activations through L1
-  int groups = 4;     // warps of a CTA along k
+  int n_tiles = 1;  // of 8 tokens each, per pass
+  int row_warps = 4;
+  int groups = 4;
   int ctas = 132;
-  int passes = 1;    // over n; each reads the weight once
+  int passes = 1;  // over n; each reads the weight once
   bool dependent_launch = false;
   std::int64_t slot_bytes = 0;
   std::int64_t shared_bytes = 0;

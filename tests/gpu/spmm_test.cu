@@ -1,4 +1,5 @@
-// The decode SpMM on a GPU against fp64: formats, dtypes, odd sizes, skewed and extreme densities, epilogues, poisoned outputs, bitwise repeats.
+// The decode SpMM on a GPU against fp64: formats, dtypes, odd sizes, skewed and extreme densities, epilogues, poisoned outputs, bitwise
+// repeats.
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
@@ -13,7 +14,6 @@
 namespace gossamer {
 namespace {
 
-
 void ok(cudaError_t error) { ASSERT_EQ(error, cudaSuccess) << cudaGetErrorString(error); }
 
 template <typename T>
@@ -23,7 +23,9 @@ class OnDevice {
     ok(cudaMalloc(&data_, std::max<std::size_t>(1, count) * sizeof(T)));
     ok(cudaMemset(data_, fill, count * sizeof(T)));
   }
-  explicit OnDevice(const std::vector<T>& host) : OnDevice(host.size()) { ok(cudaMemcpy(data_, host.data(), count_ * sizeof(T), cudaMemcpyHostToDevice)); }
+  explicit OnDevice(const std::vector<T>& host) : OnDevice(host.size()) {
+    ok(cudaMemcpy(data_, host.data(), count_ * sizeof(T), cudaMemcpyHostToDevice));
+  }
   OnDevice(const OnDevice&) = delete;
   ~OnDevice() { cudaFree(data_); }
   T* get() const { return static_cast<T*>(data_); }
@@ -114,7 +116,8 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
   const bool aligned = p.k % 8 == 0;
   const SpmmConfig config = plan_spmm({format, p.m, p.k, p.n, packed.view.max_record_bytes, aligned}, limits);
 
-  const std::vector<std::uint8_t> bytes(packed.view.data.data<std::uint8_t>(), packed.view.data.data<std::uint8_t>() + packed.view.data.nbytes());
+  const std::vector<std::uint8_t> bytes(packed.view.data.data<std::uint8_t>(),
+                                        packed.view.data.data<std::uint8_t>() + packed.view.data.nbytes());
   const auto* first = packed.view.offsets.data<std::int32_t>();
   const std::vector<std::int32_t> offsets(first, first + packed.view.num_records() + 1);
   const OnDevice<std::uint8_t> d_data(bytes);
@@ -144,7 +147,8 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
     for (std::int64_t r = 0; r < p.m; ++r) {
       double sum = 0, norm = 0;
       for (std::int64_t c = 0; c < p.k; ++c) {
-        const double product = static_cast<double>(dense[static_cast<std::size_t>(r * p.k + c)]) * value_of(x[static_cast<std::size_t>(n * p.k + c)], bf16);
+        const double product =
+            static_cast<double>(dense[static_cast<std::size_t>(r * p.k + c)]) * value_of(x[static_cast<std::size_t>(n * p.k + c)], bf16);
         sum += product;
         norm += std::abs(product);
       }
@@ -162,7 +166,8 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
   const std::vector<float> out = d_out.host();
   for (std::size_t i = 0; i < out.size(); ++i) {
     const double bound = 4 * std::ldexp(1.0, -24) * (std::sqrt(static_cast<double>(p.k)) + 8) * norms[i] + 1e-30;
-    ASSERT_LE(std::abs(out[i] - sums[i]), bound) << config.to_string() << " at n " << static_cast<std::int64_t>(i) / p.m << ", row " << static_cast<std::int64_t>(i) % p.m;
+    ASSERT_LE(std::abs(out[i] - sums[i]), bound)
+        << config.to_string() << " at n " << static_cast<std::int64_t>(i) / p.m << ", row " << static_cast<std::int64_t>(i) % p.m;
   }
   // The same bits again, and the tickets are back at zero.
   const OnDevice<float> d_again(sums.size());
@@ -174,7 +179,8 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
   for (const std::uint32_t t : d_tickets.host()) EXPECT_EQ(t, 0U);
 
   // Half out with bias, activation and residual: one rounding of the fp32 result.
-  for (const SpmmActivation activation : {SpmmActivation::none, SpmmActivation::relu, SpmmActivation::gelu, SpmmActivation::gelu_tanh, SpmmActivation::silu}) {
+  for (const SpmmActivation activation :
+       {SpmmActivation::none, SpmmActivation::relu, SpmmActivation::gelu, SpmmActivation::gelu_tanh, SpmmActivation::silu}) {
     const OnDevice<std::uint16_t> d_half(sums.size());
     SpmmParams q = params;
     q.out = d_half.get();
@@ -186,7 +192,8 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
     ok(cudaDeviceSynchronize());
     const std::vector<std::uint16_t> half = d_half.host();
     for (std::size_t i = 0; i < half.size(); ++i) {
-      const float expected = activate(out[i] + value_of(bias[i % static_cast<std::size_t>(p.m)], bf16), activation) + value_of(residual[i], bf16);
+      const float expected =
+          activate(out[i] + value_of(bias[i % static_cast<std::size_t>(p.m)], bf16), activation) + value_of(residual[i], bf16);
       const float bound = (bf16 ? 0x1p-8F : 0x1p-11F) * std::abs(expected) + 2e-5F;
       ASSERT_NEAR(value_of(half[i], bf16), expected, bound) << "activation " << static_cast<int>(activation) << " at " << i;
     }
@@ -196,11 +203,14 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
 INSTANTIATE_TEST_SUITE_P(
     All, SpmmOnGpu,
     ::testing::Combine(::testing::Values(TileFormat::bitmap, TileFormat::tiled_csl), ::testing::Bool(),
-                       ::testing::Values(Problem{1, 1, 1, 1.0, Pattern::iid}, Problem{31, 63, 2, 0.5, Pattern::iid}, Problem{32, 64, 8, 0.4, Pattern::iid},
-                                         Problem{33, 65, 9, 0.4, Pattern::iid}, Problem{127, 1009, 5, 0.3, Pattern::iid}, Problem{509, 512, 16, 0.5, Pattern::iid},
-                                         Problem{256, 512, 8, 0.5, Pattern::full}, Problem{256, 512, 8, 0.5, Pattern::empty}, Problem{300, 1000, 7, 0.2, Pattern::skewed_rows},
-                                         Problem{600, 2048, 3, 0.3, Pattern::dense_spot}, Problem{1024, 4096, 1, 0.4, Pattern::iid}, Problem{192, 640, 33, 0.1, Pattern::iid},
-                                         Problem{128, 256, 17, 0.5, Pattern::skewed_rows}, Problem{9000, 200, 8, 0.5, Pattern::iid}, Problem{9001, 200, 12, 0.4, Pattern::dense_spot})));
+                       ::testing::Values(Problem{1, 1, 1, 1.0, Pattern::iid}, Problem{31, 63, 2, 0.5, Pattern::iid},
+                                         Problem{32, 64, 8, 0.4, Pattern::iid}, Problem{33, 65, 9, 0.4, Pattern::iid},
+                                         Problem{127, 1009, 5, 0.3, Pattern::iid}, Problem{509, 512, 16, 0.5, Pattern::iid},
+                                         Problem{256, 512, 8, 0.5, Pattern::full}, Problem{256, 512, 8, 0.5, Pattern::empty},
+                                         Problem{300, 1000, 7, 0.2, Pattern::skewed_rows}, Problem{600, 2048, 3, 0.3, Pattern::dense_spot},
+                                         Problem{1024, 4096, 1, 0.4, Pattern::iid}, Problem{192, 640, 33, 0.1, Pattern::iid},
+                                         Problem{128, 256, 17, 0.5, Pattern::skewed_rows}, Problem{9000, 200, 8, 0.5, Pattern::iid},
+                                         Problem{9001, 200, 12, 0.4, Pattern::dense_spot})));
 
 }  // namespace
 }  // namespace gossamer

@@ -87,8 +87,10 @@ TEST(LaneDecode, EveryLaneFindsItsFragments) {
         for (int lane = 0; lane < 32; ++lane) {
           for (int e = 0; e < 8; ++e) {
             const RecordPosition at = record_position(4 * tile + f, lane, e);
-            const std::uint32_t found = a[static_cast<std::size_t>(f)][static_cast<std::size_t>(lane)][static_cast<std::size_t>(e / 2)] >> (16 * (e % 2)) & 0xffffU;
-            ASSERT_EQ(found, w[at.row * 64 + at.col]) << "density " << density << " tile " << tile << " fragment " << f << " lane " << lane << " element " << e;
+            const std::uint32_t found =
+                a[static_cast<std::size_t>(f)][static_cast<std::size_t>(lane)][static_cast<std::size_t>(e / 2)] >> (16 * (e % 2)) & 0xffffU;
+            ASSERT_EQ(found, w[at.row * 64 + at.col])
+                << "density " << density << " tile " << tile << " fragment " << f << " lane " << lane << " element " << e;
           }
         }
       }

@@ -8,7 +8,12 @@ namespace gossamer {
 namespace {
 
 SpmmProblem problem(std::int64_t m, std::int64_t k, std::int64_t n, std::int64_t record = 2048) {
-  return {.format = TileFormat::bitmap, .m = m, .k = k, .n = n, .max_record_bytes = record};
+  SpmmProblem p;
+  p.m = m;
+  p.k = k;
+  p.n = n;
+  p.max_record_bytes = record;
+  return p;
 }
 
 TEST(SpmmPlan, FillsTheDeviceWithWarpsThatFit) {
@@ -46,10 +51,19 @@ TEST(SpmmPlan, SmallMatricesSplitKInsideACta) {
   EXPECT_EQ(c.groups, 16);
   EXPECT_EQ(c.ctas % 128, 0);  // whole shares of the 128 row blocks
   EXPECT_EQ(plan_spmm(problem(27648, 9216, 8), DeviceLimits{}).row_warps, 4);
+  EXPECT_EQ(plan_spmm(problem(4096, 14336, 8), DeviceLimits{}).row_warps, 1);
+  EXPECT_EQ(plan_spmm(problem(4096, 14336, 16), DeviceLimits{}).row_warps, 2);  // sharing x pays
+}
+
+TEST(SpmmPlan, AShapeCanBeAskedFor) {
+  SpmmProblem p = problem(4096, 4096, 8);
+  p.shape = SpmmShape{4, 4};
+  EXPECT_EQ(plan_spmm(p, DeviceLimits{}).row_warps, 4);
 }
 
 TEST(SpmmPlan, DenseSpotsTakeFewerWarps) {
-  const SpmmConfig sparse = plan_spmm(problem(27648, 9216, 8, 2100), DeviceLimits{}), dense = plan_spmm(problem(27648, 9216, 8, 4352), DeviceLimits{});
+  const SpmmConfig sparse = plan_spmm(problem(27648, 9216, 8, 2100), DeviceLimits{}),
+                   dense = plan_spmm(problem(27648, 9216, 8, 4352), DeviceLimits{});
   EXPECT_GT(sparse.groups, dense.groups);
 }
 

@@ -45,9 +45,11 @@ TEST_P(TileRoundTrip, UnpackOfPackIsIdentity) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, TileRoundTrip,
-                         ::testing::Combine(::testing::Values(TileFormat::bitmap, TileFormat::tiled_csl), ::testing::Values(DType::f16, DType::bf16),
-                                            ::testing::Values(Case{1, 1, 1.0}, Case{16, 128, 0.5}, Case{15, 127, 0.4}, Case{17, 129, 0.4}, Case{64, 64, 0.0}, Case{64, 256, 1.0},
-                                                              Case{31, 311, 0.1}, Case{97, 1009, 0.6}, Case{16, 8, 0.9})));
+                         ::testing::Combine(::testing::Values(TileFormat::bitmap, TileFormat::tiled_csl),
+                                            ::testing::Values(DType::f16, DType::bf16),
+                                            ::testing::Values(Case{1, 1, 1.0}, Case{16, 128, 0.5}, Case{15, 127, 0.4}, Case{17, 129, 0.4},
+                                                              Case{64, 64, 0.0}, Case{64, 256, 1.0}, Case{31, 311, 0.1},
+                                                              Case{97, 1009, 0.6}, Case{16, 8, 0.9})));
 
 TEST(TiledWeight, ABitmapRecordIsMasksThenValuesInFragmentOrder) {
   HostAllocator allocator;
