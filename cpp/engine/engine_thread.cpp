@@ -55,6 +55,9 @@ void Engine::loop() {
     std::exchange(job_, nullptr)->is_finished = true;
     job_done_.notify_all();
   }
+  const std::string why = death_;
+  lock.unlock();  // a log sink may call back
+  if (!why.empty()) log(LogLevel::error, "the engine has stopped: " + why);
 }
 
 void Engine::take_mail() {
@@ -171,7 +174,6 @@ void Engine::die(const std::string& why) {
   death_ = why.empty() ? "an unknown failure" : why;
   inbox_.clear();
   fail_live_requests(std::make_exception_ptr(EngineDeadError("the engine has stopped and must be made again: " + death_)));
-  log(LogLevel::error, "the engine has stopped: " + death_);
 }
 
 void Engine::update_stats() {
