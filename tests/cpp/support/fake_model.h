@@ -57,6 +57,7 @@ class FakeModel final : public Model {
     write_ids(kv, batch);
     if (ctx.observer != nullptr) observe(ctx, batch);
     for (std::int64_t s = 0; s < batch.num_seqs; ++s) {
+      check_lengths(batch, s);
       for (std::int64_t t = at(batch.query_start, s); t < at(batch.query_start, s + 1); ++t) {
         const std::uint64_t hash = hash_context(kv, batch, s, at(batch.positions, t));
         for (int part = 0; part < 4; ++part) hidden.row<float>(t)[part] = static_cast<float>(hash >> (16 * part) & 0xFFFF);
@@ -85,6 +86,14 @@ class FakeModel final : public Model {
     x = (x ^ (x >> 31)) * 0x7FB5D329728EA185ULL;
     x = (x ^ (x >> 27)) * 0x81DADEF4BC2DD44DULL;
     return x ^ (x >> 33);
+  }
+
+  static void check_lengths(const Batch& batch, std::int64_t s) {
+    const std::int64_t begin = at(batch.query_start, s);
+    const std::int64_t end = at(batch.query_start, s + 1);
+    check(begin < end && end - begin <= batch.max_query_len, "a sequence's query length is out of bounds");
+    check(at(batch.context_len, s) == at(batch.positions, end - 1) + 1, "context_len is not the last position + 1");
+    check(at(batch.context_len, s) <= batch.max_context_len, "context_len is above max_context_len");
   }
 
   // The two numbers of a slot: the token's id and its position.
