@@ -33,7 +33,8 @@ std::size_t align_up(std::size_t bytes) {
 void* HostAllocator::allocate(std::size_t bytes) {
   void* pointer = nullptr;
   const bool huge = bytes >= kHugePage;
-  if (::posix_memalign(&pointer, huge ? kHugePage : kAlignment, bytes == 0 ? 1 : bytes) != 0 || pointer == nullptr) {
+  constexpr auto kLargest = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
+  if (bytes > kLargest || ::posix_memalign(&pointer, huge ? kHugePage : kAlignment, bytes == 0 ? 1 : bytes) != 0 || pointer == nullptr) {
     throw OutOfMemoryError(bytes, free_host_bytes(), "host",
                            "Free memory, or use a smaller model, a smaller kv_cache_memory or a smaller max_model_len");
   }

@@ -36,6 +36,15 @@ void counted_free(void* pointer) noexcept {
 
 void* operator new(std::size_t bytes) { return counted_allocate(bytes); }
 void* operator new[](std::size_t bytes) { return counted_allocate(bytes); }
+// Sanitizers replace these two on their own, and then find our delete wrong for them.
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  try {
+    return counted_allocate(bytes);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+void* operator new[](std::size_t bytes, const std::nothrow_t& tag) noexcept { return operator new(bytes, tag); }
 void operator delete(void* pointer) noexcept { counted_free(pointer); }
 void operator delete[](void* pointer) noexcept { counted_free(pointer); }
 void operator delete(void* pointer, std::size_t) noexcept { counted_free(pointer); }
