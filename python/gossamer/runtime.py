@@ -115,7 +115,7 @@ class Runtime:
         options.device = _text("device", device)
         options.dtype = _text("dtype", dtype)
         options.verify = _text("verify", verify)
-        options.max_num_seqs = integer("max_num_seqs", max_num_seqs, 1, 65536)
+        options.max_num_seqs = integer("max_num_seqs", max_num_seqs, 1, INT32_MAX)
         options.block_size = integer("block_size", block_size, 1, 4096)
         options.gpu_memory_utilization = real("gpu_memory_utilization", gpu_memory_utilization, 0.0, 1.0, open_low=True)
         options.seed = integer("seed", seed, 0, 2**64 - 1)

@@ -8,10 +8,14 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
 import tiny_model as tiny
+from conftest import wait_until_idle
 
 import gossamer
 from gossamer import CheckpointError, ChecksumError, QueueFullError, Runtime, SamplingParams, UnsafePathError, _core, errors
@@ -339,3 +343,40 @@ def test_a_request_larger_than_the_pool_is_refused(tiny_model, runtime):
         with pytest.raises(ValueError, match="limit is 64 tokens"):
             small.generate([5] * 40, max_tokens=60)
         assert len(small.generate([5] * 40, max_tokens=20, ignore_eos=True)[0].outputs[0].token_ids) == 20
+
+
+def test_logits_that_are_not_finite_fail_the_request_and_not_the_engine(tmp_path):
+    """One row of the head overflows: requests that see it fail, and a bias cannot hide it."""
+    tensors = tiny.weights()
+    tensors["lm_head.weight"] = tensors["lm_head.weight"].copy()
+    tensors["lm_head.weight"][7] = np.float32(3e38)
+    with Runtime(tiny.write_model(tmp_path / "model", tensors=tensors), device="cpu") as runtime:
+        for _ in range(2):
+            with pytest.raises(errors.NumericsError, match="finite"):
+                runtime.generate(["the cat", "the dog"], max_tokens=4)
+        wait_until_idle(runtime)
+        assert runtime.stats().requests_failed >= 2
+        assert runtime.calibrate("the cat").num_tokens > 0
+
+
+def test_out_of_memory_says_how_much_and_another_runtime_still_loads(tiny_model):
+    body = """
+        import resource, sys
+        from gossamer import OutOfMemoryError, Runtime
+        Runtime(sys.argv[1], device="cpu", num_threads=1).close()
+        pages = int(open("/proc/self/statm").read().split()[0])
+        limit = pages * resource.getpagesize() + 2**28
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        try:
+            Runtime(sys.argv[1], device="cpu", num_threads=1, kv_cache_memory=2**40, max_num_seqs=4096)
+        except OutOfMemoryError as error:
+            assert error.wanted > 2**28, error.wanted
+            assert error.pool, error
+            print(error)
+        with Runtime(sys.argv[1], device="cpu", num_threads=1) as runtime:
+            assert runtime.generate("the cat")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(body), tiny_model]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "kv_cache_memory" in result.stdout
