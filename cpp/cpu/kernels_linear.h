@@ -12,6 +12,7 @@ constexpr std::int64_t kPanelStride = kPanelColumns + 16;  // rows in different 
 constexpr std::int64_t kSpilledTokens = 96;                // token block when k exceeds a panel and partial sums are kept in memory
 constexpr std::int64_t kTokenBlockBytes = 384 << 10;       // activations that should stay in the second-level cache
 constexpr std::int64_t kPrefetchBytes = 4096;              // ahead in the value stream
+constexpr std::int64_t kHalfPanelColumns = 4096;           // of a group expanded to 16 bits: 64 KiB
 
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
@@ -19,15 +20,26 @@ inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a :
 template <typename T>
 struct DenseRows {
   const T* at;
+  const T* ahead;  // kStepsAhead steps on, where the rows end in the next group
   std::int64_t stride;
+  std::int64_t steps_to_wrap;
+
+  static constexpr std::int64_t kStepsAhead = kPrefetchBytes / (kGroup * kStep * static_cast<std::int64_t>(sizeof(T)));
 
   DenseRows(const WeightView& w, std::int64_t group)
-      : at(static_cast<const T*>(w.values) + group * kGroup * w.steps * kStep), stride(w.steps * kStep) {}
+      : at(static_cast<const T*>(w.values) + group * kGroup * w.steps * kStep),
+        ahead(at + kStepsAhead * kStep),
+        stride(w.steps * kStep),
+        steps_to_wrap(w.steps - kStepsAhead) {}
   void load_row(int r, Vf (&w)[kVecs]) {
-    prefetch(at + (r + kGroup) * stride);
+    for (std::int64_t line = 0; line < kStep; line += 64 / static_cast<std::int64_t>(sizeof(T))) prefetch(ahead + r * stride + line);
     load_step(at + r * stride, w);
   }
-  void advance() { at += kStep; }
+  void advance() {
+    at += kStep;
+    ahead += kStep;
+    if (--steps_to_wrap == 0) ahead += (kGroup - 1) * stride;
+  }
 };
 
 template <typename T>
@@ -41,6 +53,12 @@ struct BitmapRows {
     const std::uint32_t mask = masks[r];
     prefetch(reinterpret_cast<const char*>(values) + kPrefetchBytes);
     expand_step(mask, values, w);
+    values += __builtin_popcount(mask);
+  }
+  void expand_row(int r, T* out) {
+    const std::uint32_t mask = masks[r];
+    prefetch(reinterpret_cast<const char*>(values) + kPrefetchBytes);
+    expand_to_half(mask, values, out);
     values += __builtin_popcount(mask);
   }
   void advance() { masks += kGroup; }
@@ -62,10 +80,9 @@ inline void emit(const LinearTask& task, std::int64_t group, std::int64_t token,
   }
 }
 
-// One to kDirectTokens tokens: every row's weights go from memory into registers once.
-template <typename Rows, int kTokens>
-inline void direct_group(const LinearTask& task, std::int64_t group, std::int64_t token) {
-  Rows rows(task.weight, group);
+// kTokens tokens: every row's weights go from memory straight into registers.
+template <int kTokens, typename Rows>
+inline void direct_group(const LinearTask& task, Rows rows, std::int64_t group, std::int64_t token) {
   const float* x = task.x + token * task.x_stride;
   Vf acc[kTokens][kGroup];
   for (int t = 0; t < kTokens; ++t)
@@ -154,7 +171,7 @@ inline void expand_panel(Rows& rows, std::int64_t columns, float* panel) {
 // Float weights are their own panel.
 inline Panel next_panel(DenseRows<float>& rows, std::int64_t columns, float* /*scratch*/) {
   const Panel panel{rows.at, rows.stride, columns};
-  rows.at += columns;
+  rows.at += columns;  // and never load_row
   return panel;
 }
 template <typename Rows>
@@ -164,11 +181,10 @@ inline Panel next_panel(Rows& rows, std::int64_t columns, float* scratch) {
 }
 
 template <typename Rows>
-inline void panel_group(const LinearTask& task, std::int64_t group, std::int64_t token_begin, std::int64_t token_end) {
+inline void panel_group(const LinearTask& task, Rows rows, std::int64_t group, std::int64_t token_begin, std::int64_t token_end) {
   alignas(64) float scratch[kGroup * kPanelStride];
   alignas(64) float partial[kSpilledTokens * kGroup * kLanes];
   const std::int64_t k = task.weight.steps * kStep;
-  Rows rows(task.weight, group);
   for (std::int64_t begin = 0; begin < k; begin += kPanelColumns) {
     const std::int64_t columns = smaller(kPanelColumns, k - begin);
     const Panel panel = next_panel(rows, columns, scratch);
@@ -193,31 +209,86 @@ inline void panel_group(const LinearTask& task, std::int64_t group, std::int64_t
   }
 }
 
-inline std::int64_t token_block(const LinearTask& task) {
+// Up to which n a group goes straight from memory into registers.
+template <typename T>
+constexpr std::int64_t direct_limit(const DenseRows<T>* /*kind*/) {
+  return sizeof(T) == 2 ? kDirectLimitHalf : kDirectTokens;
+}
+template <typename T>
+constexpr std::int64_t direct_limit(const BitmapRows<T>* /*kind*/) {
+  return kDirectLimitSparse;
+}
+
+template <typename Rows>
+inline void direct_tokens(const LinearTask& task, const Rows& rows, std::int64_t group, std::int64_t token, std::int64_t token_end) {
+  for (; token + kDirectTokens <= token_end; token += kDirectTokens) direct_group<kDirectTokens>(task, rows, group, token);
+  if constexpr (kDirectTokens == 3) {
+    if (token + 2 == token_end) direct_group<2>(task, rows, group, token);
+    if (token + 1 == token_end) direct_group<1>(task, rows, group, token);
+  }
+}
+
+// Where dense 16-bit weights go straight into registers for every n, a sparse group is first expanded to that.
+template <typename T>
+constexpr bool expands_to_half(const BitmapRows<T>* /*kind*/) {
+  return sizeof(T) == 2 && kHalfPanels;
+}
+template <typename T>
+constexpr bool expands_to_half(const DenseRows<T>* /*kind*/) {
+  return false;
+}
+
+template <typename T>
+struct HalfPanelRows {
+  const T* at;
+  std::int64_t stride;
+  void load_row(int r, Vf (&w)[kVecs]) { load_step(at + r * stride, w); }
+  void advance() { at += kStep; }
+};
+
+template <typename T>
+inline void half_panel_group(const LinearTask& task, BitmapRows<T> rows, std::int64_t group, std::int64_t token, std::int64_t token_end) {
+  alignas(64) T panel[kGroup * (kHalfPanelColumns + kStep)];
   const std::int64_t k = task.weight.steps * kStep;
-  if (k > kPanelColumns) return kSpilledTokens;
-  const std::int64_t fit = kTokenBlockBytes / (k * static_cast<std::int64_t>(sizeof(float)));
-  return fit / kTileTokens * kTileTokens;
+  const std::int64_t stride = k + kStep;  // rows in different cache sets
+  for (std::int64_t c = 0; c < k; c += kStep) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kGroup; ++r) rows.expand_row(r, panel + r * stride + c);
+    rows.advance();
+  }
+  direct_tokens(task, HalfPanelRows<T>{panel, stride}, group, token, token_end);
+}
+
+// Tokens whose activations stay in the second-level cache while all groups go over them.
+inline std::int64_t token_block(const LinearTask& task, bool direct) {
+  const std::int64_t k = task.weight.steps * kStep;
+  if (!direct && k > kPanelColumns) return kSpilledTokens;
+  constexpr std::int64_t kTokens = kTileTokens * kDirectTokens;
+  return (kTokenBlockBytes / (k * static_cast<std::int64_t>(sizeof(float))) / kTokens + 1) * kTokens;
 }
 
 template <typename Rows>
 inline void linear_groups(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end) {
-  if (task.n <= kDirectTokens) {
-    for (std::int64_t group = group_begin; group < group_end; ++group) {
-      if constexpr (kDirectTokens >= 3) {
-        if (task.n == 3) direct_group<Rows, 3>(task, group, 0);
-      }
-      if constexpr (kDirectTokens >= 2) {
-        if (task.n == 2) direct_group<Rows, 2>(task, group, 0);
-      }
-      if (task.n == 1) direct_group<Rows, 1>(task, group, 0);
-    }
-    return;
-  }
-  const std::int64_t block = token_block(task);
+  constexpr const Rows* kKind = nullptr;
+  const bool direct = task.n <= direct_limit(kKind);
+  const bool half = expands_to_half(kKind) && task.weight.steps * kStep <= kHalfPanelColumns;
+  const std::int64_t block = token_block(task, direct || half);
   for (std::int64_t token = 0; token < task.n; token += block) {
     const std::int64_t token_end = smaller(token + block, task.n);
-    for (std::int64_t group = group_begin; group < group_end; ++group) panel_group<Rows>(task, group, token, token_end);
+    for (std::int64_t group = group_begin; group < group_end; ++group) {
+      const Rows rows(task.weight, group);
+      if (direct) {
+        direct_tokens(task, rows, group, token, token_end);
+        continue;
+      }
+      if constexpr (expands_to_half(kKind)) {
+        if (half) {
+          half_panel_group(task, rows, group, token, token_end);
+          continue;
+        }
+      }
+      panel_group(task, rows, group, token, token_end);
+    }
   }
 }
 

@@ -12,7 +12,10 @@ using Vf = __m256;
 constexpr int kLanes = 8;
 constexpr int kTileRows = 4;  // outputs held in registers: kTileRows x kTileTokens
 constexpr int kTileTokens = 3;
-constexpr int kDirectTokens = 1;  // up to here weights are expanded into registers, beyond into a panel
+constexpr int kDirectTokens = 1;       // tokens of a product that takes weights from memory straight into registers
+constexpr int kDirectLimitSparse = 1;  // such products up to this n; beyond, weights are expanded once into a panel
+constexpr int kDirectLimitHalf = 2;    // of dense 16-bit weights
+constexpr bool kHalfPanels = false;
 constexpr int kVecs = kStep / kLanes;
 
 inline __m256i lanes_below(std::int64_t n) {
@@ -136,6 +139,9 @@ inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
     values += __builtin_popcount(byte);
   }
 }
+
+template <typename T>
+void expand_to_half(std::uint32_t mask, const T* values, T* out);  // kHalfPanels is false
 
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 

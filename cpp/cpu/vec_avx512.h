@@ -16,7 +16,10 @@ using Vf = __m512;
 constexpr int kLanes = 16;
 constexpr int kTileRows = 8;  // outputs held in registers: kTileRows x kTileTokens
 constexpr int kTileTokens = 3;
-constexpr int kDirectTokens = 3;  // up to here weights are expanded into registers, beyond into a panel
+constexpr int kDirectTokens = 3;           // tokens of a product that takes weights from memory straight into registers
+constexpr int kDirectLimitSparse = 3;      // such products up to this n; beyond, weights are expanded once into a panel
+constexpr int kDirectLimitHalf = 1 << 30;  // of dense 16-bit weights: widening them again is no dearer than reading floats
+constexpr bool kHalfPanels = true;
 constexpr int kVecs = kStep / kLanes;
 
 inline __mmask16 lanes_below(std::int64_t n) {
@@ -142,6 +145,11 @@ inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
   } else {
     widen_step(_mm512_mask_expand_epi16(fresh_zero(), mask, _mm512_loadu_si512(values)), T{}, w);
   }
+}
+
+template <typename T>
+inline void expand_to_half(std::uint32_t mask, const T* values, T* out) {
+  _mm512_storeu_si512(out, _mm512_mask_expand_epi16(fresh_zero(), mask, _mm512_loadu_si512(values)));
 }
 
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

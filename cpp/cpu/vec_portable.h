@@ -11,7 +11,10 @@ namespace {  // every kernel file has its own copy
 constexpr int kLanes = 4;
 constexpr int kTileRows = 4;  // outputs held in registers: kTileRows x kTileTokens
 constexpr int kTileTokens = 2;
-constexpr int kDirectTokens = 0;  // expanding is slow here: always into a panel
+constexpr int kDirectTokens = 1;       // tokens of a product that takes weights from memory straight into registers
+constexpr int kDirectLimitSparse = 0;  // such products up to this n; beyond, weights are expanded once into a panel
+constexpr int kDirectLimitHalf = 0;    // of dense 16-bit weights
+constexpr bool kHalfPanels = false;
 constexpr int kVecs = kStep / kLanes;
 
 // A vector type of gcc and clang: whatever four-lane registers the target has.
@@ -92,6 +95,9 @@ inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
   }
   load_step(columns, w);
 }
+
+template <typename T>
+void expand_to_half(std::uint32_t mask, const T* values, T* out);  // kHalfPanels is false
 
 inline void prefetch(const void* /*p*/) {}
 
