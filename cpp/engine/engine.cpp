@@ -16,38 +16,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kPollInterval{50};
 
-// splitmix64: neighbouring seeds and request numbers give unrelated keys.
-std::uint64_t mix(std::uint64_t x) {
-  x += 0x9E3779B97F4A7C15ULL;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
-  return x ^ (x >> 31);
-}
-
-SchedulerConfig scheduler_config(const EngineConfig& config) {
-  return {.num_blocks = config.num_blocks,
-          .block_size = config.block_size,
-          .max_num_seqs = config.max_num_seqs,
-          .max_num_batched_tokens = config.max_num_batched_tokens};
-}
-
-void require_prompt(const std::vector<std::int32_t>& prompt, std::int64_t vocab_size) {
-  require(!prompt.empty(), "a prompt must have at least 1 token");
-  for (const std::int32_t token : prompt) {
-    require(token >= 0 && token < vocab_size,
-            "token ids must be between 0 and " + std::to_string(vocab_size - 1) + ", not " + std::to_string(token));
-  }
-}
-
-std::int64_t resolve_max_tokens(const EngineConfig& config, std::int64_t num_prompt, const SamplingParams& params) {
-  const std::int64_t room = config.max_model_len - num_prompt;
-  if (!params.max_tokens && room < 1) throw ContextLengthError(num_prompt, 1, config.max_model_len);
-  if (params.max_tokens && room < *params.max_tokens) throw ContextLengthError(num_prompt, *params.max_tokens, config.max_model_len);
-  const std::int64_t max_tokens = params.max_tokens.value_or(std::min(room, config.num_blocks * config.block_size + 1 - num_prompt));
-  Scheduler::require_fits(scheduler_config(config), num_prompt, max_tokens);
-  return max_tokens;
-}
-
 std::vector<TokenLogprob> logprobs_of_token(const std::vector<TokenLogprob>& flat, std::size_t token, std::size_t per_token) {
   const auto begin = flat.begin() + static_cast<std::ptrdiff_t>(token * per_token);
   std::vector<TokenLogprob> result(begin, begin + static_cast<std::ptrdiff_t>(per_token));
@@ -92,65 +60,6 @@ void Engine::require_usable() const {
 void Engine::require_usable_locked() const {
   require(!closing_, "runtime is closed");
   if (!death_.empty()) throw EngineDeadError("the engine has stopped and must be made again: " + death_);
-}
-
-void Engine::validate(const std::vector<std::int32_t>& prompt, const SamplingParams& params) const {
-  const std::int64_t vocab_size = vocab_size_;
-  params.validate(vocab_size);
-  require_prompt(prompt, vocab_size);
-  resolve_max_tokens(config_, std::ssize(prompt), params);
-}
-
-RequestId Engine::submit(const std::vector<std::int32_t>& prompt, const SamplingParams& params) {
-  require_usable();
-  validate(prompt, params);
-  // All that a request ever needs is allocated here, on its caller's thread: running out of memory hurts no one else.
-  SequenceSpec spec{.prompt = prompt,
-                    .params = params,
-                    .max_tokens = resolve_max_tokens(config_, std::ssize(prompt), params),
-                    .seed = 0,
-                    .eos_ids = eos_ids_};
-  const auto num_samples = static_cast<std::size_t>(params.n);
-  auto request = std::make_shared<Request>();
-  request->logprobs_per_token = params.logprobs ? static_cast<std::size_t>(*params.logprobs) + 1 : 0;
-  request->prompt_logprobs_per_token = params.prompt_logprobs ? static_cast<std::size_t>(*params.prompt_logprobs) + 1 : 0;
-  request->prompt_logprobs.reserve(request->prompt_logprobs_per_token * (prompt.size() - 1));
-  request->samples.resize(num_samples);
-  std::vector<std::unique_ptr<Sequence>> sequences;
-  for (std::size_t i = 0; i < num_samples; ++i) {
-    sequences.push_back(std::make_unique<Sequence>(make_sequence(spec, 0, static_cast<std::int64_t>(i))));
-    request->samples[i].tokens.reserve(static_cast<std::size_t>(spec.max_tokens));
-    request->samples[i].logprobs.reserve(request->logprobs_per_token * static_cast<std::size_t>(spec.max_tokens));
-  }
-
-  const Lock lock(mutex_);
-  require_usable_locked();
-  if (num_unfinished_ >= config_.max_num_seqs + config_.max_queue) {
-    throw QueueFullError(std::to_string(num_unfinished_) +
-                         " requests are in flight, as many as max_num_seqs and max_queue allow; try again " +
-                         "when some have finished, or raise max_queue");
-  }
-  const RequestId id = next_request_;
-  const SequenceId first = next_sequence_;
-  const std::uint64_t seed = params.seed.value_or(mix(config_.seed ^ mix(id)));
-  inbox_.reserve(inbox_.size() + num_samples);
-  try {
-    for (std::size_t i = 0; i < num_samples; ++i) routes_.emplace(first + i, Route{request, static_cast<std::int64_t>(i)});
-    requests_.emplace(id, request);
-  } catch (...) {
-    for (std::size_t i = 0; i < num_samples; ++i) routes_.erase(first + i);
-    throw;
-  }
-  for (std::size_t i = 0; i < num_samples; ++i) {
-    sequences[i]->id = request->samples[i].sequence = first + i;
-    sequences[i]->row.seed = seed;
-    inbox_.push_back(std::move(sequences[i]));
-  }
-  ++next_request_;
-  next_sequence_ += num_samples;
-  ++num_unfinished_;
-  work_.notify_one();
-  return id;
 }
 
 std::shared_ptr<Engine::Request> Engine::find(RequestId id) const {

@@ -63,6 +63,7 @@ class Engine {
 
   // Callers' side; the lock is held.
   void require_usable_locked() const;
+  RequestId enqueue(std::shared_ptr<Request> request, std::vector<std::unique_ptr<Sequence>> sequences);
   std::shared_ptr<Request> find(RequestId id) const;
   void end_sample(Request& request, std::int64_t sample, FinishReason reason);
   void end_request(Request& request, FinishReason reason);

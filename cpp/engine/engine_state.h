@@ -1,4 +1,4 @@
-// What the two halves of Engine share, engine.cpp (callers) and engine_thread.cpp. No one else includes this.
+// What the parts of Engine share: engine_submit.cpp and engine.cpp (callers) and engine_thread.cpp. No one else includes this.
 #pragma once
 
 #include <condition_variable>
@@ -28,6 +28,9 @@ struct Engine::Sample {
 };
 
 struct Engine::Request {
+  explicit Request(const SequenceSpec& spec);  // reserves room for all that may come
+  bool is_over() const;
+
   std::vector<Sample> samples;
   std::size_t logprobs_per_token = 0;  // 0 = not asked for
   std::size_t prompt_logprobs_per_token = 0;
@@ -37,8 +40,6 @@ struct Engine::Request {
   bool is_counted = false;     // as finished, aborted or failed
   bool is_released = false;
   std::condition_variable changed;
-
-  bool is_over() const;
 };
 
 // A calibration, run on the engine thread when nothing else is live.

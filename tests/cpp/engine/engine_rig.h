@@ -1,8 +1,12 @@
 // An engine on a FakeModel and reference ops, and the plain way to run requests to their end.
 #pragma once
 
+#include <bit>
 #include <chrono>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <vector>
 
 #include "cpu/cpu_ops.h"
@@ -66,6 +70,41 @@ struct Rig {
   std::unique_ptr<Communicator> comm = make_single_communicator();
   testing::FakeModel model;
   Engine engine;
+};
+
+// Holds the engine thread at the start of a forward pass until it is told to go on.
+class Gate {
+ public:
+  explicit Gate(testing::FakeModel& model) {
+    model.on_forward = [this](std::int64_t) {
+      std::unique_lock lock(mutex_);
+      ++arrived_;
+      changed_.notify_all();
+      changed_.wait(lock, [this] { return open_ || passes_ > 0; });
+      if (!open_) --passes_;
+    };
+  }
+  void await_arrival(std::int64_t count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return arrived_ >= count; });
+  }
+  void pass() {
+    const std::lock_guard lock(mutex_);
+    ++passes_;
+    changed_.notify_all();
+  }
+  void open() {
+    const std::lock_guard lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::int64_t arrived_ = 0;
+  std::int64_t passes_ = 0;
+  bool open_ = false;
 };
 
 inline SamplingParams greedy(std::int64_t max_tokens) {
