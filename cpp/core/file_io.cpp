@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/read_fully.h"
 
 namespace gossamer {
 namespace {
@@ -76,14 +77,12 @@ class PosixFile final : public File {
   void read_at(std::uint64_t offset, std::span<std::byte> out) const override {
     if (offset > size_ || out.size() > size_ - offset)
       fail(offset, "a read beyond the end of the file", "at most " + std::to_string(size_) + " bytes");
-    while (!out.empty()) {
-      const ssize_t count = ::pread(fd_.get(), out.data(), out.size(), static_cast<off_t>(offset));
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) fail(offset, "reading the file failed: " + os_error(errno), {});
-      if (count == 0) fail(offset, "the file became shorter while it was read", std::to_string(size_) + " bytes");
-      offset += static_cast<std::uint64_t>(count);
-      out = out.subspan(static_cast<std::size_t>(count));
-    }
+    const auto read = [this](void* to, std::size_t bytes, off_t from) { return ::pread(fd_.get(), to, bytes, from); };
+    const ReadOutcome outcome = read_fully(read, offset, out);
+    if (outcome.done == out.size()) return;
+    offset += outcome.done;
+    if (outcome.error != 0) fail(offset, "reading the file failed: " + os_error(outcome.error), {});
+    fail(offset, "the file became shorter while it was read", std::to_string(size_) + " bytes");
   }
 
  private:
