@@ -23,7 +23,7 @@ CPP_TESTS := $(if $(HAVE_GTEST),ON,OFF)
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-# CUDA=ON makes a missing nvcc an error; AUTO, the default, builds the CUDA backend where nvcc is found.
+# CUDA=ON makes a missing nvcc an error; AUTO, the default, builds the CUDA backend where nvcc is found. ARCHS="90a" narrows it.
 CUDA ?= AUTO
 
 # $(call install,EXTRAS,PIP FLAGS): builds incrementally in $(BUILD) and installs the package, not an editable one, as a user would get it.
@@ -31,7 +31,8 @@ WITH_TESTS = -Ccmake.define.GOSSAMER_BUILD_TESTS=$(CPP_TESTS) -Ccmake.define.GOS
 WITHOUT_TESTS = -Ccmake.define.GOSSAMER_BUILD_TESTS=OFF -Ccmake.define.GOSSAMER_BUILD_EXAMPLES=OFF
 define install
 @echo "Building and installing gossamer[$(1)] into $(VENV) ..."
-@$(BIN)/pip install -q --no-build-isolation -Cbuild-dir=$(BUILD) -Ccmake.define.GOSSAMER_CUDA=$(CUDA) $(2) '.[$(1)]'
+@$(BIN)/pip install -q --no-build-isolation -Cbuild-dir=$(BUILD) -Ccmake.define.GOSSAMER_CUDA=$(CUDA) \
+  $(if $(ARCHS),-Ccmake.define.GOSSAMER_CUDA_ARCHITECTURES="$(ARCHS)") $(2) '.[$(1)]'
 endef
 
 define require_gtest
@@ -50,6 +51,7 @@ $(VENV)/.build-tools: pyproject.toml | $(BIN)/pip
 	@$(BIN)/pip install -q --group build
 	@touch $@
 
+demo demo-results: CUDA := OFF
 demo: $(VENV)/.build-tools  ## convert, prune and talk to a real language model (about 5 minutes, 98 MB to download)
 	@sh scripts/preflight.sh
 	$(call install,gguf,$(WITHOUT_TESTS))
