@@ -49,7 +49,12 @@ def llama_tensors(dtype: Any = np.float32, *, seed: int = 1, layers: int = 2, ze
 
 def opt_tensors() -> Arrays:
     rng = np.random.default_rng(5)
-    shapes = {"embed_tokens.weight": (40, 16), "embed_positions.weight": (66, 16), "final_layer_norm.weight": (16,), "final_layer_norm.bias": (16,)}
+    shapes = {
+        "embed_tokens.weight": (40, 16),
+        "embed_positions.weight": (66, 16),
+        "final_layer_norm.weight": (16,),
+        "final_layer_norm.bias": (16,),
+    }
     linears = {"self_attn.q_proj": (16, 16), "self_attn.k_proj": (16, 16), "self_attn.v_proj": (16, 16), "self_attn.out_proj": (16, 16),
                "fc1": (24, 16), "fc2": (16, 24), "self_attn_layer_norm": (16,), "final_layer_norm": (16,)}  # fmt: skip
     for name, shape in linears.items():

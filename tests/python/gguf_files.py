@@ -26,7 +26,18 @@ def byte_letters() -> list[str]:
 
 
 SPACE = byte_letters()[ord(" ")]
-MERGES = [("t", "h"), ("th", "e"), (SPACE, "the"), ("1", "2"), (SPACE, SPACE), ("e", "r"), (SPACE, "1"), ("l", "l"), ("'", "ll"), ("12", "3")]
+MERGES = [
+    ("t", "h"),
+    ("th", "e"),
+    (SPACE, "the"),
+    ("1", "2"),
+    (SPACE, SPACE),
+    ("e", "r"),
+    (SPACE, "1"),
+    ("l", "l"),
+    ("'", "ll"),
+    ("12", "3"),
+]
 SPECIAL = ["<|end|>", "<|user|>"]
 TOKENS = [*SPECIAL, *byte_letters(), *(a + b for a, b in MERGES), "<think>"]
 TOKENS += [f"<unused{i}>" for i in range(VOCAB - len(TOKENS))]
@@ -79,7 +90,7 @@ def write_gguf(
     blocks: dict[str, np.ndarray] | None = None,
     extra: dict[str, np.ndarray] | None = None,
 ) -> Path:
-    """Write weights with Hugging Face names; matrices as `kind`, or as the raw `blocks` given for them. `metadata` None values are left out."""
+    """Write weights with Hugging Face names; matrices as `kind`, or as the raw `blocks` given for them. None in `metadata` is left out."""
     import gguf
     from gguf import quants
 
@@ -165,6 +176,6 @@ def random_blocks(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -
     """Random blocks with sensible scales, as raw bytes [rows, bytes of a row], and the values they stand for."""
     items, nbytes = BLOCK[kind]
     raw = rng.integers(0, 256, (shape[0], shape[1] // items, nbytes), dtype=np.uint8)
-    raw[..., :4].view(np.float16)[...] = rng.uniform(-0.1, 0.1, raw[..., :2].shape[:2] + (2,)).astype(np.float16)
+    raw[..., :4].view(np.float16)[...] = rng.uniform(-0.1, 0.1, (*raw[..., :2].shape[:2], 2)).astype(np.float16)
     values = [[value for block in row for value in expand_block(kind, block.tobytes())] for row in raw]
     return raw.reshape(shape[0], -1), np.array(values, np.float64)
