@@ -70,3 +70,15 @@ def test_parity(name: str, kind: str, device: str, hugging_face: Any, tmp_path: 
             for token, entry in found.items():
                 assert entry.logprob == pytest.approx(expected[position, token], abs=TOLERANCE), (position, token)
         np.testing.assert_allclose(score[1:], expected[np.arange(len(sequence) - 1), sequence[1:]], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", tiny_models.VARIANTS)
+def test_what_transformers_saves_means_the_same(name: str, hugging_face: Any, tmp_path: Path) -> None:
+    """save_pretrained writes every field in transformers' own spelling of today; the model must stay the one it was."""
+    hugging_face.load(tiny_models.write(name, tmp_path / "source")).save_pretrained(tmp_path / "saved")
+    scores = []
+    for directory in ("source", "saved"):
+        convert(tmp_path / directory, tmp_path / f"{directory}-model")
+        with Runtime(tmp_path / f"{directory}-model", device="reference") as runtime:
+            scores.append(runtime.score([tiny_models.prompt()])[0])
+    np.testing.assert_array_equal(scores[0], scores[1])
