@@ -3,6 +3,7 @@
 // clang-format off: each is written in terms of those before it
 #include "cpu/vec_avx512.h"
 #include "cpu/vec_math.h"
+#include "cpu/kernels_readers.h"
 #include "cpu/kernels_linear.h"
 #include "cpu/kernels_attention.h"
 #include "cpu/kernels_rowwise.h"

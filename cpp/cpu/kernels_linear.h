@@ -1,7 +1,7 @@
 // The weight product. One law for every n, chunk and thread count: an output is kLanes partial sums, lane l taking columns l,
 // l + kLanes, ... in order, one fused multiply-add each, k padded with zeros to a whole step; then the one tree of reduce_add.
 // Blocking is over rows and tokens only, so the bits of an output depend on k and the instruction set alone.
-// Included after one of vec_*.h and vec_math.h, by kernel files only.
+// Included after one of vec_*.h, vec_math.h and kernels_readers.h, by kernel files only.
 #pragma once
 
 namespace gossamer::cpu {
@@ -11,58 +11,9 @@ constexpr std::int64_t kPanelColumns = 768;                // of an expanded gro
 constexpr std::int64_t kPanelStride = kPanelColumns + 16;  // rows in different cache sets
 constexpr std::int64_t kSpilledTokens = 96;                // token block when k exceeds a panel and partial sums are kept in memory
 constexpr std::int64_t kTokenBlockBytes = 384 << 10;       // activations that should stay in the second-level cache
-constexpr std::int64_t kPrefetchBytes = 4096;              // ahead in the value stream
 constexpr std::int64_t kHalfPanelColumns = 4096;           // of a group expanded to 16 bits: 64 KiB
 
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-
-// A reader of one group: load(r) is row r of the current step, in order of r; then advance().
-template <typename T>
-struct DenseRows {
-  const T* at;
-  const T* ahead;  // kStepsAhead steps on, where the rows end in the next group
-  std::int64_t stride;
-  std::int64_t steps_to_wrap;
-
-  static constexpr std::int64_t kStepsAhead = kPrefetchBytes / (kGroup * kStep * static_cast<std::int64_t>(sizeof(T)));
-
-  DenseRows(const WeightView& w, std::int64_t group)
-      : at(static_cast<const T*>(w.values) + group * kGroup * w.steps * kStep),
-        ahead(at + kStepsAhead * kStep),
-        stride(w.steps * kStep),
-        steps_to_wrap(w.steps - kStepsAhead) {}
-  void load_row(int r, Vf (&w)[kVecs]) {
-    for (std::int64_t line = 0; line < kStep; line += 64 / static_cast<std::int64_t>(sizeof(T))) prefetch(ahead + r * stride + line);
-    load_step(at + r * stride, w);
-  }
-  void advance() {
-    at += kStep;
-    ahead += kStep;
-    if (--steps_to_wrap == 0) ahead += (kGroup - 1) * stride;
-  }
-};
-
-template <typename T>
-struct BitmapRows {
-  const std::uint32_t* masks;
-  const T* values;
-
-  BitmapRows(const WeightView& w, std::int64_t group)
-      : masks(w.masks + group * w.steps * kGroup), values(static_cast<const T*>(w.values) + w.offsets[group]) {}
-  void load_row(int r, Vf (&w)[kVecs]) {
-    const std::uint32_t mask = masks[r];
-    prefetch(reinterpret_cast<const char*>(values) + kPrefetchBytes);
-    expand_step(mask, values, w);
-    values += __builtin_popcount(mask);
-  }
-  void expand_row(int r, T* out) {
-    const std::uint32_t mask = masks[r];
-    prefetch(reinterpret_cast<const char*>(values) + kPrefetchBytes);
-    expand_to_half(mask, values, out);
-    values += __builtin_popcount(mask);
-  }
-  void advance() { masks += kGroup; }
-};
 
 // Writes the sums of some tokens with rows of one group: bias, activation, residual.
 inline void emit(const LinearTask& task, std::int64_t group, std::int64_t token, int num_tokens, const float (*sums)[kGroup]) {
@@ -237,14 +188,6 @@ template <typename T>
 constexpr bool expands_to_half(const DenseRows<T>* /*kind*/) {
   return false;
 }
-
-template <typename T>
-struct HalfPanelRows {
-  const T* at;
-  std::int64_t stride;
-  void load_row(int r, Vf (&w)[kVecs]) { load_step(at + r * stride, w); }
-  void advance() { at += kStep; }
-};
 
 template <typename T>
 inline void half_panel_group(const LinearTask& task, BitmapRows<T> rows, std::int64_t group, std::int64_t token, std::int64_t token_end) {

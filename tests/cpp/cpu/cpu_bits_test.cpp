@@ -42,9 +42,10 @@ struct LinearProblem {
 };
 
 TEST_P(CpuBits, LinearIsTheSameWhateverTheCompanyThreadsAndEncoding) {
-  // Below a step, odd, one panel, more than one panel, and several.
-  for (const std::int64_t k : {7, 100, 576, 800, 1700}) {
+  // Below a step, odd, one panel, more than one panel, several, and more than a panel of 16-bit weights.
+  for (const std::int64_t k : {7, 100, 576, 800, 1700, 4200}) {
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+      if (k > 4096 && dtype != DType::bf16) continue;
       SCOPED_TRACE("k = " + std::to_string(k) + " " + std::string(name_of(dtype)));
       Random random(static_cast<std::uint64_t>(k));
       const LinearProblem p{random_matrix(allocator_, dtype, kRows, k, 0.5, random), matrix(kTokens, k, 2), matrix(1, kRows, 3),
