@@ -56,14 +56,21 @@ def main(directory: Path, results: Path | None) -> None:
     for sparsity, model in everything.items():
         with screen.bar(screen.label(sparsity)) as progress:
             perplexities[sparsity] = Perplexities.of(model, directory / "perplexities.json", progress)
-    for sparsity, model in everything.items():
-        rows[sparsity] = speed(model, SHOWN, repeats=5)
+    with screen.bar("speed") as progress:
+        for sparsity, model in everything.items():
+            progress(len(rows), len(everything))
+            rows[sparsity] = speed(model, SHOWN, repeats=5)
     screen.done("lower perplexity is better; ± is the standard error over windows, or the spread of runs")
     click.echo()
     screen.table(rows, perplexities, {s: models.model_bytes(m) for s, m in everything.items()}, downloaded)
 
     screen.step(5, "Ask", "the same three questions, always the likeliest word")
-    screen.conversation({sparsity: answers(model) for sparsity, model in everything.items()}, HEADLINE)
+    said: dict[float, list[str]] = {}
+    with screen.bar("answers") as progress:
+        for sparsity, model in everything.items():
+            progress(len(said), len(everything))
+            said[sparsity] = answers(model)
+    screen.conversation(said, HEADLINE)
     screen.headline(HEADLINE, rows, perplexities)
     if results is not None:
         _record(results, everything, perplexities)
