@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -110,12 +111,15 @@ def conversation(answers: Mapping[float, list[str]], emphasised: float) -> None:
 def headline(sparsity: float, rows: Mapping[float, Row], perplexities: Mapping[float, Perplexities]) -> None:
     """What pruning to the headline's sparsity did, against dense, in one sentence of measured numbers."""
     smaller = 1 - rows[sparsity].weight_bytes / rows[0.0].weight_bytes
-    faster = rows[sparsity].decode_tok_s / rows[0.0].decode_tok_s
+    pruned, dense = rows[sparsity], rows[0.0]
+    faster = pruned.decode_tok_s / dense.decode_tok_s
+    spread = faster * math.hypot(pruned.decode_tok_s_std / pruned.decode_tok_s, dense.decode_tok_s_std / dense.decode_tok_s)
     quality = compare(pooled(perplexities[sparsity].scores), pooled(perplexities[0.0].scores))
     click.echo()
+    ratio = f"{quality.perplexity_ratio:.3f} ± {quality.perplexity_ratio_se:.3f}"
     click.echo(
         f"  {click.style(f'At {sparsity:.0%}', bold=True)}: weights {smaller:.0%} smaller in memory, "
-        f"decoding at {faster:.2f}× the speed of dense, perplexity × {quality.perplexity_ratio:.3f} ± {quality.perplexity_ratio_se:.3f}."
+        f"decoding at {faster:.2f} ± {spread:.2f} times the speed of dense, perplexity × {ratio}."
     )
 
 
