@@ -21,7 +21,7 @@ CPP_TESTS := $(if $(HAVE_GTEST),ON,OFF)
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # CUDA=ON makes a missing nvcc an error; AUTO, the default, builds the CUDA backend where nvcc is found. ARCHS="90a" narrows it.
 CUDA ?= AUTO
@@ -52,7 +52,7 @@ $(VENV)/.build-tools: pyproject.toml | $(BIN)/pip
 	@touch $@
 
 demo demo-results: CUDA := OFF
-demo: $(VENV)/.build-tools  ## convert, prune and talk to a real language model (about 5 minutes, 98 MB to download)
+demo: $(VENV)/.build-tools  ## convert, prune and talk to a real language model (about 5 minutes, 93 MB to download)
 	@sh scripts/preflight.sh
 	$(call install,gguf,$(WITHOUT_TESTS))
 	@$(BIN)/python -m gossamer.demo
