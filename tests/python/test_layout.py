@@ -101,3 +101,9 @@ def test_bindings_see_the_facade_core_and_sparse(path):
 )
 def test_the_check_can_fail(file, line):
     assert violations(ROOT / file, line)
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
