@@ -62,8 +62,8 @@ inline void direct_group(const LinearTask& task, Rows rows, std::int64_t group, 
 
 // acc += the products of kTileRows rows of float weights with kTokens vectors over `columns` columns.
 template <int kTokens>
-inline void tile(const float* w, std::int64_t w_stride, const float* x, std::int64_t x_stride, std::int64_t columns,
-                 Vf (&acc)[kTokens][kTileRows]) {
+[[gnu::always_inline]] inline void tile(const float* w, std::int64_t w_stride, const float* x, std::int64_t x_stride, std::int64_t columns,
+                                        Vf (&acc)[kTokens][kTileRows]) {
   for (std::int64_t c = 0; c < columns; c += kLanes) {
     Vf xs[kTokens];
 #pragma GCC unroll 4
@@ -179,18 +179,16 @@ inline void direct_tokens(const LinearTask& task, const Rows& rows, std::int64_t
   }
 }
 
-// Where dense 16-bit weights go straight into registers for every n, a sparse group is first expanded to that.
-template <typename T>
-constexpr bool expands_to_half(const BitmapRows<T>* /*kind*/) {
-  return sizeof(T) == 2 && kHalfPanels;
-}
-template <typename T>
-constexpr bool expands_to_half(const DenseRows<T>* /*kind*/) {
-  return false;
+// Where products of 16-bit weights go straight into registers, a group that serves many tokens is first brought into a panel: sparse
+// ones expanded, dense ones copied, since a panel stays in the first-level cache from group to group.
+template <typename Rows>
+constexpr bool uses_half_panel(const Rows* /*kind*/) {
+  return sizeof(typename Rows::Value) == 2 && kHalfPanels;
 }
 
-template <typename T>
-inline void half_panel_group(const LinearTask& task, BitmapRows<T> rows, std::int64_t group, std::int64_t token, std::int64_t token_end) {
+template <typename Rows>
+inline void half_panel_group(const LinearTask& task, Rows rows, std::int64_t group, std::int64_t token, std::int64_t token_end) {
+  using T = typename Rows::Value;
   alignas(64) T panel[kGroup * (kHalfPanelColumns + kStep)];
   const std::int64_t k = task.weight.steps * kStep;
   const std::int64_t stride = k + kStep;  // rows in different cache sets
@@ -214,7 +212,7 @@ template <typename Rows>
 inline void linear_groups(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end) {
   constexpr const Rows* kKind = nullptr;
   const bool direct = task.n <= direct_limit(kKind);
-  const bool half = expands_to_half(kKind) && task.weight.steps * kStep <= kHalfPanelColumns;
+  const bool half = uses_half_panel(kKind) && task.weight.steps * kStep <= kHalfPanelColumns;
   const std::int64_t block = token_block(task, direct || half);
   for (std::int64_t token = 0; token < task.n; token += block) {
     const std::int64_t token_end = smaller(token + block, task.n);
@@ -224,7 +222,7 @@ inline void linear_groups(const LinearTask& task, std::int64_t group_begin, std:
         direct_tokens(task, rows, group, token, token_end);
         continue;
       }
-      if constexpr (expands_to_half(kKind)) {
+      if constexpr (uses_half_panel(kKind)) {
         if (half) {
           half_panel_group(task, rows, group, token, token_end);
           continue;

@@ -97,7 +97,7 @@ inline float reduce_max(Vf v) {
 }
 
 // out[r] = reduce_add(v[r]) by the same tree, four at a time.
-inline void reduce_rows(const Vf (&v)[kTileRows], float* out) {
+[[gnu::always_inline]] inline void reduce_rows(const Vf (&v)[kTileRows], float* out) {
   const Vf a = _mm256_add_ps(_mm256_permute2f128_ps(v[0], v[1], 0x20), _mm256_permute2f128_ps(v[0], v[1], 0x31));
   const Vf b = _mm256_add_ps(_mm256_permute2f128_ps(v[2], v[3], 0x20), _mm256_permute2f128_ps(v[2], v[3], 0x31));
   // 128-bit lane j of `two` holds rows j and 2 + j.
@@ -111,7 +111,7 @@ inline Vf load_sums(const float* p) { return _mm256_set_m128(_mm_loadu_ps(p + 4)
 inline Vf load_scores(const float* p) { return load_sums(p); }
 
 template <typename T>
-inline void load_step(const T* p, Vf (&w)[kVecs]) {
+[[gnu::always_inline]] inline void load_step(const T* p, Vf (&w)[kVecs]) {
   for (int i = 0; i < kVecs; ++i) w[i] = load(p + i * kLanes);
 }
 
@@ -130,7 +130,7 @@ constexpr ExpandTable make_expand_table() {
 constexpr ExpandTable kExpandTable = make_expand_table();
 
 template <typename T>
-inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
+[[gnu::always_inline]] inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
   for (int i = 0; i < kVecs; ++i) {
     const std::uint32_t byte = mask >> (8 * i) & 0xFFU;
     const __m256i source = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kExpandTable.source[byte])));
@@ -143,7 +143,8 @@ inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
 template <typename T>
 void expand_to_half(std::uint32_t mask, const T* values, T* out);  // kHalfPanels is false
 
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+// Always inline: gcc takes a function that only prefetches for one without effects and drops calls to it.
+[[gnu::always_inline]] inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace
 }  // namespace gossamer::cpu

@@ -16,9 +16,9 @@ using Vf = __m512;
 constexpr int kLanes = 16;
 constexpr int kTileRows = 8;  // outputs held in registers: kTileRows x kTileTokens
 constexpr int kTileTokens = 3;
-constexpr int kDirectTokens = 3;           // tokens of a product that takes weights from memory straight into registers
-constexpr int kDirectLimitSparse = 3;      // such products up to this n; beyond, weights are expanded once into a panel
-constexpr int kDirectLimitHalf = 1 << 30;  // of dense 16-bit weights: widening them again is no dearer than reading floats
+constexpr int kDirectTokens = 3;       // tokens of a product that takes weights from memory straight into registers
+constexpr int kDirectLimitSparse = 3;  // such products up to this n; beyond, weights are expanded once into a panel
+constexpr int kDirectLimitHalf = 24;   // of dense 16-bit weights: widening them again is no dearer than reading floats
 constexpr bool kHalfPanels = true;
 constexpr int kVecs = kStep / kLanes;
 
@@ -80,7 +80,7 @@ inline float reduce_add(Vf v) {
 inline float reduce_max(Vf v) { return _mm512_reduce_max_ps(v); }
 
 // out[r] = reduce_add(v[r]) by the same tree, eight at a time.
-inline void reduce_rows(const Vf (&v)[kTileRows], float* out) {
+[[gnu::always_inline]] inline void reduce_rows(const Vf (&v)[kTileRows], float* out) {
   Vf eight[4];  // each: sums over i, i+8 of two rows
   for (int i = 0; i < 4; ++i) {
     eight[i] = _mm512_add_ps(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x44), _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xEE));
@@ -103,7 +103,7 @@ inline Vf load_sums(const float* p) { return _mm512_zextps256_ps512(_mm256_loadu
 inline Vf load_scores(const float* p) { return _mm512_insertf32x8(load_sums(p), _mm256_loadu_ps(p + 8), 1); }
 
 // Sixteen-bit values to floats: a word permutation puts them into the upper halves and zeroes the lower.
-inline void widen_step(__m512i v, BFloat16 /*type*/, Vf (&w)[kVecs]) {
+[[gnu::always_inline]] inline void widen_step(__m512i v, BFloat16 /*type*/, Vf (&w)[kVecs]) {
   const __m512i low =
       _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0, 6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
   const __m512i high =
@@ -111,13 +111,13 @@ inline void widen_step(__m512i v, BFloat16 /*type*/, Vf (&w)[kVecs]) {
   w[0] = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAAU, low, v));
   w[1] = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAAU, high, v));
 }
-inline void widen_step(__m512i v, Float16 /*type*/, Vf (&w)[kVecs]) {
+[[gnu::always_inline]] inline void widen_step(__m512i v, Float16 /*type*/, Vf (&w)[kVecs]) {
   w[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(v));
   w[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(v, 1));
 }
 
 template <typename T>
-inline void load_step(const T* p, Vf (&w)[kVecs]) {
+[[gnu::always_inline]] inline void load_step(const T* p, Vf (&w)[kVecs]) {
   if constexpr (sizeof(T) == 4) {
     w[0] = load(p);
     w[1] = load(p + kLanes);
@@ -135,7 +135,7 @@ inline __m512i fresh_zero() {
 }
 
 template <typename T>
-inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
+[[gnu::always_inline]] inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
   if constexpr (sizeof(T) == 4) {
     const auto low = static_cast<__mmask16>(mask);
     const auto high = static_cast<__mmask16>(mask >> 16);
@@ -148,11 +148,12 @@ inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
 }
 
 template <typename T>
-inline void expand_to_half(std::uint32_t mask, const T* values, T* out) {
+[[gnu::always_inline]] inline void expand_to_half(std::uint32_t mask, const T* values, T* out) {
   _mm512_storeu_si512(out, _mm512_mask_expand_epi16(fresh_zero(), mask, _mm512_loadu_si512(values)));
 }
 
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+// Always inline: gcc takes a function that only prefetches for one without effects and drops calls to it.
+[[gnu::always_inline]] inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace
 }  // namespace gossamer::cpu
