@@ -13,7 +13,7 @@ class CudaBackend final : public Backend {
   BackendProbe probe() const override { return probe_devices(); }
 
   std::unique_ptr<Ops> create_ops(int, DType) const override {
-    throw DeviceError("this build finds NVIDIA GPUs but has no operations for them; use device='cpu'");
+    throw DeviceError("device 'cuda': this build finds NVIDIA GPUs but has no operations for them yet; use device='cpu'");
   }
 };
 
