@@ -11,6 +11,7 @@
 
 #include "core/log.h"
 #include "core/memory.h"
+#include "gil.h"
 
 namespace gossamer::python {
 

@@ -11,7 +11,7 @@ namespace {
 
 Checkpoint open_checkpoint(const std::string& path, const std::string& verify, bool allow_symlinks) {
   require(verify == "full" || verify == "header", "verify must be \"full\" or \"header\", not " + printable(verify));
-  const nb::gil_scoped_release release;
+  const GilRelease release;
   return Checkpoint::open(path, verify == "full" ? Verify::full : Verify::header, allow_symlinks);
 }
 
@@ -38,7 +38,7 @@ nb::dict tensors(const Checkpoint& checkpoint) {
 nb::object read_dense(const Checkpoint& checkpoint, const std::string& name) {
   OwnedTensor tensor;
   {
-    const nb::gil_scoped_release release;
+    const GilRelease release;
     ThreadPool pool;
     tensor = checkpoint.read_dense(name, array_allocator(), pool);
   }
@@ -50,7 +50,7 @@ nb::object read_dense(const Checkpoint& checkpoint, const std::string& name) {
 nb::tuple read_sparse(const Checkpoint& checkpoint, const std::string& name) {
   OwnedSparseWeight weight;
   {
-    const nb::gil_scoped_release release;
+    const GilRelease release;
     ThreadPool pool;
     weight = checkpoint.read_sparse(name, array_allocator(), pool);
   }

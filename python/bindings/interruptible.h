@@ -14,6 +14,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "gil.h"
+
 namespace gossamer::python {
 
 // Thrown through the core's progress callbacks to unwind cancelled work; replaced by the Python exception that asked for it.
@@ -32,7 +34,7 @@ inline void run_interruptible(const std::function<void(const std::function<void(
   bool done = false;
   std::optional<nanobind::python_error> raised;
   {
-    const nanobind::gil_scoped_release release;
+    const GilRelease release;
     std::thread worker([&] {
       try {
         work([&] {
@@ -50,6 +52,7 @@ inline void run_interruptible(const std::function<void(const std::function<void(
       if (cancelled) continue;
       lock.unlock();
       {
+        stop_if_finalizing();
         const nanobind::gil_scoped_acquire acquire;
         try {
           if (PyErr_CheckSignals() != 0) throw nanobind::python_error();

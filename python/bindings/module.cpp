@@ -20,7 +20,7 @@ std::vector<std::string> cpu_isas() {
 nb::dict probe_backend(const std::string& name) {
   BackendProbe probe;
   {
-    const nb::gil_scoped_release release;
+    const GilRelease release;
     probe = load_backend(name).probe();
   }
   nb::list devices;
@@ -47,6 +47,7 @@ NB_MODULE(_core, module) {
   module.doc() = "The C++ core of Gossamer. Private: use the gossamer package.";
   register_errors();
   start_log_queue();
+  wait_for_calls(0);
   module.def("version", &version, "The version of the core.");
   module.def("supported_architectures", &supported_architectures, "Names of the model architectures that can be loaded.");
   module.def("cpu_isas", &cpu_isas, "Instruction sets with kernels that this CPU has, weakest first.");
@@ -54,6 +55,8 @@ NB_MODULE(_core, module) {
   module.def("build_id", &build_id, "Version and digest of the build; a plugin's must be the same.");
   module.def("probe_backend", &probe_backend, nb::arg("name"), "What a backend plugin (\"cuda\") finds; DeviceError when there is none.");
   module.def("take_log", &take_log, "Log lines since the last call: (level of the logging module, message).");
+  module.def("wait_for_calls", &wait_for_calls, nb::arg("timeout_ms"),
+             "Waits until no other thread is inside the core: for interpreter exit.");
   bind_runtime(module);
   bind_checkpoint(module);
   nb::module_ testing = module.def_submodule("testing", "Parts of the core for tests; may change at any time.");

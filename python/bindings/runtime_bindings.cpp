@@ -61,7 +61,7 @@ class Engine {
       (void)runtime_.release();
       return;
     }
-    const nb::gil_scoped_release release;
+    const GilRelease release;
     runtime_.reset();
   }
   Engine(const Engine&) = delete;
@@ -207,7 +207,7 @@ template <typename R, typename... Args>
 auto unlocked(R (Runtime::*member)(Args...)) {
   return [member](const Engine& engine, std::decay_t<Args>... args) {
     Runtime& runtime = engine.runtime();
-    const nb::gil_scoped_release release;
+    const GilRelease release;
     return (runtime.*member)(std::move(args)...);
   };
 }
@@ -215,14 +215,14 @@ template <typename R, typename... Args>
 auto unlocked(R (Runtime::*member)(Args...) const) {
   return [member](const Engine& engine, std::decay_t<Args>... args) {
     const Runtime& runtime = engine.runtime();
-    const nb::gil_scoped_release release;
+    const GilRelease release;
     return (runtime.*member)(std::move(args)...);
   };
 }
 
 std::vector<SampleDelta> wait(const Engine& engine, RequestId id, int timeout_ms) {
   Runtime& runtime = engine.runtime();
-  const nb::gil_scoped_release release;
+  const GilRelease release;
   // At most 50 ms, so that the interpreter looks for signals in between.
   return runtime.wait(id, std::chrono::milliseconds(std::clamp(timeout_ms, 0, 50)));
 }
@@ -230,7 +230,7 @@ std::vector<SampleDelta> wait(const Engine& engine, RequestId id, int timeout_ms
 void finish_sample(const Engine& engine, RequestId id, std::int64_t sample, const std::string& reason) {
   Runtime& runtime = engine.runtime();
   const FinishReason parsed = reason_from_name(reason);
-  const nb::gil_scoped_release release;
+  const GilRelease release;
   runtime.finish_sample(id, sample, parsed);
 }
 

@@ -24,6 +24,9 @@ def probe_backend(name: str) -> dict:
 def take_log() -> list[tuple[int, str]]:
     """Log lines since the last call: (level of the logging module, message)."""
 
+def wait_for_calls(timeout_ms: int) -> None:
+    """Waits until no other thread is inside the core: for interpreter exit."""
+
 class RuntimeOptions:
     def __init__(self) -> None: ...
 

@@ -385,3 +385,4 @@ def _close_all() -> None:
             runtime.close()
         except RuntimeError:  # made in another process
             continue
+    _core.wait_for_calls(2000)  # of daemon threads: they may not meet the interpreter's end inside the core
