@@ -1,28 +1,9 @@
 // Sampling allocates nothing once it has seen a vocabulary: the global operator new counts.
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
 #include "cpu/sampler.h"
+#include "support/counting_new.h"
 #include "support/test_tensor.h"
-
-namespace {
-std::atomic<int> allocations{0};
-}  // namespace
-
-void* operator new(std::size_t bytes) {
-  ++allocations;
-  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
-  throw std::bad_alloc();
-}
-void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
-  ++allocations;
-  return std::malloc(bytes == 0 ? 1 : bytes);
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace gossamer {
 namespace {
@@ -43,16 +24,17 @@ TEST(SamplerAllocation, SteadyStateAllocatesNothing) {
                    0, 1);
   };
   draw({.top_p = 0.5F}, false);
-  const int before = allocations;
+  testing::FaultPoint allocations;
+  const testing::NewHook hook(allocations);
   for (const bool adjust : {false, true}) {
     for (const SampleRow& row :
          {SampleRow{.temperature = 0.0F}, SampleRow{}, SampleRow{.top_k = 10, .num_logprobs = 5}, SampleRow{.top_k = 4000},
           SampleRow{.temperature = 1e6F, .top_p = 0.99F}, SampleRow{.min_p = 0.01F}, SampleRow{.target = 3}})
       draw(row, adjust);
   }
-  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(allocations.calls(), 0);
   ::operator delete(::operator new(1));  // the counter counts
-  EXPECT_GT(allocations, before);
+  EXPECT_EQ(allocations.calls(), 1);
 }
 
 }  // namespace

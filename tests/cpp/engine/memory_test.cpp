@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "engine/engine_rig.h"
-#include "engine/new_hook.h"
+#include "support/counting_new.h"
 #include "support/tiny_model.h"
 
 namespace gossamer {
@@ -40,7 +40,7 @@ void expect_no_allocation_in_decode(Ops& ops, const Model& model, const std::str
   point.disarm();
   const std::int64_t calls_before = point.calls();
   {
-    const NewHook hook(point);
+    const testing::NewHook hook(point);
     for (int step = 0; step < 12; ++step) {
       EXPECT_EQ(core.step().num_decode_tokens, 8);
     }
@@ -67,7 +67,7 @@ TEST(Memory, TheHookCountsAndFails) {
   point.arm(2, FaultPoint::Mode::once);
   bool failed = false;
   {
-    const NewHook hook(point);
+    const testing::NewHook hook(point);
     try {
       for (int i = 0; i < 2; ++i) ::operator delete(::operator new(8));
     } catch (const std::bad_alloc&) {
@@ -145,7 +145,7 @@ TEST(Memory, SurvivesEveryFailedHostAllocationOfARequest) {
       std::int64_t calls = 0;
       {
         point.arm(k, mode);
-        const NewHook hook(point);
+        const testing::NewHook hook(point);
         try {
           SamplingParams params = greedy(20);
           params.logprobs = 2;

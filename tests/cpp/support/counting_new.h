@@ -1,4 +1,5 @@
-// Seen through a replaced operator new (model/counting_new.cpp): which allocations C++ code makes, and what happens when one fails.
+// Seen through a replaced operator new (counting_new.cpp, in the test programs that need it): which allocations C++ code makes, and what
+// happens when one fails.
 #pragma once
 
 #include <atomic>
@@ -15,5 +16,14 @@ struct NewCounters {
   std::atomic<FaultPoint*> faults{nullptr};  // the k-th operator new throws std::bad_alloc
 };
 NewCounters& new_counters();
+
+// While it lives, every operator new of any thread counts at its point and fails when the point says so.
+class NewHook {
+ public:
+  explicit NewHook(FaultPoint& point) { new_counters().faults = &point; }
+  ~NewHook() { new_counters().faults = nullptr; }
+  NewHook(const NewHook&) = delete;
+  NewHook& operator=(const NewHook&) = delete;
+};
 
 }  // namespace gossamer::testing
