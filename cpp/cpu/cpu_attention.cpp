@@ -70,7 +70,8 @@ void plan_attention(std::vector<AttentionUnit>& units, const Tensor& q, const Kv
   const std::int64_t head_dim = kv.keys.size(3);
   const std::int64_t heads_per_kv_head = q.size(1) / num_kv_heads;
   if (head_dim > kMaxHeadDim) [[unlikely]] {
-    throw InvalidArgument("attention: head_dim = " + std::to_string(head_dim) + "; this backend has at most " + std::to_string(kMaxHeadDim));
+    throw InvalidArgument("attention: head_dim = " + std::to_string(head_dim) + "; this backend has at most " +
+                          std::to_string(kMaxHeadDim));
   }
   const std::int64_t max_rows = std::min<std::int64_t>(kMaxUnitRows, kMaxUnitState / ((head_dim + 15) / 16 * 16));
   const bool few = num_threads > 1 && batch.num_tokens * num_kv_heads < kUnitsPerThread * num_threads;
