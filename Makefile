@@ -14,7 +14,7 @@ export CMAKE_CXX_COMPILER_LAUNCHER := ccache
 endif
 
 # Is GoogleTest there? In CI its absence is a failure, elsewhere the C++ tests are skipped with a message.
-HAVE_GTEST := $(shell printf '\#include <gtest/gtest.h>\n' | $(or $(CXX),c++) -E -x c++ - >/dev/null 2>&1 && echo yes)
+HAVE_GTEST := $(shell $(or $(CXX),c++) -E -x c++ -include gtest/gtest.h /dev/null >/dev/null 2>&1 && echo yes)
 CPP_TESTS := $(if $(HAVE_GTEST),ON,OFF)
 
 .PHONY: help demo demo-results test test-hf check asan tsan bench cuda dev setup-dev clean
