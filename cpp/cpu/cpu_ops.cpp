@@ -38,16 +38,21 @@ class CpuOps final : public Ops {
  public:
   CpuOps(const CpuOptions& options, Allocator* allocator)
       : isa_(options.isa.value_or(best_cpu_isa())),
+        product_dtype_(options.product_dtype),
         kernels_(cpu::kernels_for(isa_)),
         pool_(options.num_threads),
         allocator_(allocator != nullptr ? *allocator : own_allocator_),
-        samplers_(static_cast<std::size_t>(pool_.size())) {}
+        samplers_(static_cast<std::size_t>(pool_.size())) {
+    require(product_dtype_ == DType::f32 || product_dtype_ == DType::bf16,
+            "product_dtype is " + std::string(name_of(product_dtype_)) + "; it must be f32 or bf16");
+  }
 
   Device device() const override { return {}; }
   DType activation_dtype() const override { return DType::f32; }
   Allocator& allocator() override { return allocator_; }
   std::string description() const override {
-    return "cpu " + std::string(name_of(isa_)) + ", " + std::to_string(pool_.size()) + (pool_.size() == 1 ? " thread" : " threads");
+    return "cpu " + std::string(name_of(isa_)) + ", " + std::to_string(pool_.size()) + (pool_.size() == 1 ? " thread" : " threads") +
+           (product_dtype_ == DType::bf16 ? ", bf16 products" : "");
   }
   void synchronize() override {}
 
@@ -101,11 +106,18 @@ class CpuOps final : public Ops {
                          .residual = has_residual ? epilogue.residual.data<const float>() : nullptr,
                          .residual_stride = has_residual ? epilogue.residual.stride(0) : 0,
                          .activation = act_of(epilogue.activation)};
-    if (x.size(1) % kStep != 0) pad_columns(task, x);
+    const bool rounds = product_dtype_ == DType::bf16 && packed.dtype() == DType::bf16;
+    const bool native = rounds && kernels_.dot != nullptr;
+    if (rounds) {
+      round_inputs(task, x, native);
+    } else if (x.size(1) % kStep != 0) {
+      pad_columns(task, x);
+    }
+    const auto product = native ? kernels_.dot : kernels_.linear;
     const std::int64_t groups = (packed.rows() + kGroup - 1) / kGroup;
     const std::int64_t group_products = kGroup * task.weight.steps * kStep * task.n;
     const std::int64_t grain = std::max(kMinChunkProducts / group_products, groups / (kChunksPerThread * pool_.size())) + 1;
-    pool_.parallel_for(groups, grain, [&](std::int64_t begin, std::int64_t end) { kernels_.linear(task, begin, end); });
+    pool_.parallel_for(groups, grain, [&](std::int64_t begin, std::int64_t end) { product(task, begin, end); });
   }
 
   void do_gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) override {
@@ -165,9 +177,7 @@ class CpuOps final : public Ops {
   void pad_columns(cpu::LinearTask& task, const Tensor& x) {
     const std::int64_t k = x.size(1);
     const std::int64_t padded = task.weight.steps * kStep;
-    const std::size_t bytes = static_cast<std::size_t>(task.n * padded) * sizeof(float);
-    if (workspace_.bytes() < bytes) workspace_ = Buffer(allocator_, bytes);
-    auto* rows = static_cast<float*>(workspace_.data());
+    auto* rows = workspace<float>(task.n * padded);
     for_rows(task.n, padded, [&](std::int64_t i) {
       std::copy_n(x.row<const float>(i), k, rows + i * padded);
       std::fill_n(rows + i * padded + k, padded - k, 0.0F);
@@ -176,14 +186,39 @@ class CpuOps final : public Ops {
     task.x_stride = padded;
   }
 
+  // x rounded to bf16 and padded; kept as bf16 for the native dot product, as float without one.
+  void round_inputs(cpu::LinearTask& task, const Tensor& x, bool native) {
+    const std::int64_t k = x.size(1);
+    const std::int64_t padded = task.weight.steps * kStep;
+    auto* floats = native ? nullptr : workspace<float>(task.n * (padded + (padded + 1) / 2));
+    auto* halves = native ? workspace<BFloat16>(task.n * padded) : reinterpret_cast<BFloat16*>(floats + task.n * padded);
+    for_rows(task.n, padded, [&](std::int64_t i) {
+      BFloat16* row = halves + i * padded;
+      kernels_.narrow(row, DType::bf16, x.row<const float>(i), k);
+      std::fill_n(row + k, padded - k, BFloat16{0});
+      if (!native) kernels_.widen(floats + i * padded, row, DType::bf16, padded, false);
+    });
+    task.x = native ? static_cast<const void*>(halves) : floats;
+    task.x_stride = padded;
+  }
+
+  // Grown to the largest batch seen, then kept.
+  template <typename T>
+  T* workspace(std::int64_t elements) {
+    const std::size_t bytes = static_cast<std::size_t>(elements) * sizeof(T);
+    if (workspace_.bytes() < bytes) workspace_ = Buffer(allocator_, bytes);
+    return static_cast<T*>(workspace_.data());
+  }
+
   CpuIsa isa_;
+  DType product_dtype_;
   const Kernels& kernels_;
   ThreadPool pool_;
   HostAllocator own_allocator_;
   Allocator& allocator_;
   std::vector<Sampler> samplers_;  // one per chunk of rows
   std::vector<cpu::AttentionUnit> units_;
-  Buffer workspace_;  // padded activations; grown to the largest batch seen
+  Buffer workspace_;  // padded or rounded activations
 };
 
 }  // namespace

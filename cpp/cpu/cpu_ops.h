@@ -21,6 +21,9 @@ std::vector<CpuIsa> available_cpu_isas();
 struct CpuOptions {
   int num_threads = 0;        // 0 = available_cores()
   std::optional<CpuIsa> isa;  // default: best_cpu_isa()
+  // bf16: products of bf16 weights round their inputs to bf16, which the native dot product takes where there is one; sums, and all
+  // activations in memory, stay f32.
+  DType product_dtype = DType::f32;
 };
 
 // Activations are f32. allocator: null = an own HostAllocator; otherwise it outlives the Ops.

@@ -35,7 +35,7 @@ struct WeightView {
 // out[n, m] = activation(x · Wᵀ + bias) + residual. x has steps * kStep readable columns, zero past k. Null pointers are left out.
 struct LinearTask {
   WeightView weight;
-  const float* x;
+  const void* x;  // float; BFloat16 for the native dot product
   std::int64_t x_stride;
   std::int64_t n;
   float* out;
@@ -78,6 +78,8 @@ struct AttentionUnit {
 struct Kernels {
   // Rows of groups [group_begin, group_end), all tokens.
   void (*linear)(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end);
+  // bf16 weights with bf16 activations; null where the instruction set has no such dot product.
+  void (*dot)(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end);
   void (*attention)(const AttentionTask& task, const AttentionUnit& unit);
   void (*rms_norm)(float* out, const float* x, const float* weight, std::int64_t size, float eps);
   void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, std::int64_t size, float eps);

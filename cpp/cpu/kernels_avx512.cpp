@@ -12,7 +12,7 @@
 namespace gossamer::cpu {
 
 const Kernels* avx512_kernels() {
-  static constexpr Kernels kernels{linear, attention, rms_norm, layer_norm, gated, rotate, add_row, widen, narrow};
+  static constexpr Kernels kernels{linear, nullptr, attention, rms_norm, layer_norm, gated, rotate, add_row, widen, narrow};
   return &kernels;
 }
 

@@ -1,11 +1,11 @@
-// The kernels for AVX-512 with BF16. Activations stay float, so products do not use the bf16 dot product, which would round them; what
-// gains is the conversion of floats to bf16.
+// The kernels for AVX-512 with BF16: with bf16 activations, products of bf16 weights use the native dot product.
 #if defined(__AVX512BF16__)
 // clang-format off: each is written in terms of those before it
 #include "cpu/vec_avx512.h"
 #include "cpu/vec_math.h"
 #include "cpu/kernels_readers.h"
 #include "cpu/kernels_linear.h"
+#include "cpu/kernels_dot.h"
 #include "cpu/kernels_attention.h"
 #include "cpu/kernels_rowwise.h"
 // clang-format on
@@ -13,7 +13,7 @@
 namespace gossamer::cpu {
 
 const Kernels* avx512_bf16_kernels() {
-  static constexpr Kernels kernels{linear, attention, rms_norm, layer_norm, gated, rotate, add_row, widen, narrow};
+  static constexpr Kernels kernels{linear, dot, attention, rms_norm, layer_norm, gated, rotate, add_row, widen, narrow};
   return &kernels;
 }
 

@@ -34,7 +34,7 @@ inline void emit(const LinearTask& task, std::int64_t group, std::int64_t token,
 // kTokens tokens: every row's weights go from memory straight into registers.
 template <int kTokens, typename Rows>
 inline void direct_group(const LinearTask& task, Rows rows, std::int64_t group, std::int64_t token) {
-  const float* x = task.x + token * task.x_stride;
+  const float* x = static_cast<const float*>(task.x) + token * task.x_stride;
   Vf acc[kTokens][kGroup];
   for (int t = 0; t < kTokens; ++t)
     for (int r = 0; r < kGroup; ++r) acc[t][r] = zero();
@@ -143,7 +143,7 @@ inline void panel_group(const LinearTask& task, Rows rows, std::int64_t group, s
     const bool last = begin + columns == k;
     std::int64_t token = token_begin;
     for (; token < token_end;) {
-      const float* x = task.x + token * task.x_stride + begin;
+      const float* x = static_cast<const float*>(task.x) + token * task.x_stride + begin;
       float* waiting = k > kPanelColumns ? partial + (token - token_begin) * kGroup * kLanes : partial;
       const std::int64_t left = token_end - token;
       if (left >= kTileTokens) {

@@ -11,7 +11,7 @@
 namespace gossamer::cpu {
 
 const Kernels* portable_kernels() {
-  static constexpr Kernels kernels{linear, attention, rms_norm, layer_norm, gated, rotate, add_row, widen, narrow};
+  static constexpr Kernels kernels{linear, nullptr, attention, rms_norm, layer_norm, gated, rotate, add_row, widen, narrow};
   return &kernels;
 }
 

@@ -57,9 +57,13 @@ std::unique_ptr<Ops> make_ops(const DeviceOptions& options, Allocator& allocator
   const bool is_reference = options.device == "reference";
   require(is_reference || options.device == "auto" || options.device == "cpu",
           "device must be auto, cpu, cuda, cuda:N or reference, not '" + printable(options.device) + "'");
-  require(dtype.value_or(DType::f32) == DType::f32, "dtype must be auto or float32 on the CPU, not '" + options.dtype + "'");
-  if (is_reference) return make_reference_ops(&allocator);
-  return make_cpu_ops({.num_threads = options.num_threads, .isa = isa}, &allocator);
+  const DType product_dtype = dtype.value_or(DType::f32);
+  if (is_reference) {
+    require(product_dtype == DType::f32, "dtype must be auto or float32 on the reference device, not '" + options.dtype + "'");
+    return make_reference_ops(&allocator);
+  }
+  require(product_dtype != DType::f16, "dtype must be auto, float32 or bfloat16 on the CPU, not 'float16'");
+  return make_cpu_ops({.num_threads = options.num_threads, .isa = isa, .product_dtype = product_dtype}, &allocator);
 }
 
 }  // namespace gossamer

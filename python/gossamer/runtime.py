@@ -46,7 +46,8 @@ class Runtime:
     device : str
         "auto", "cpu", "cuda", "cuda:0", or "reference" (plain loops, slow, for tests).
     dtype : str
-        Of the activations: "auto" (float32 on the CPU), "float32", "bfloat16" or "float16".
+        Of the activations: "auto" (float32 on the CPU), "float32", "bfloat16" or "float16". "bfloat16" on the CPU: products of
+        bfloat16 weights round their inputs to it, and all else stays float32.
     max_model_len : int, optional
         Most tokens of a prompt and its output together; default: the model's.
     max_num_seqs : int

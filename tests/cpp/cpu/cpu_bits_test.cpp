@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cpu/cpu_ops.h"
@@ -29,7 +30,9 @@ std::vector<std::uint32_t> bits_of(const Tensor& t) {
 
 class CpuBits : public ::testing::TestWithParam<CpuIsa> {
  protected:
-  std::unique_ptr<Ops> make(int threads) { return make_cpu_ops({.num_threads = threads, .isa = GetParam()}, &allocator_); }
+  std::unique_ptr<Ops> make(int threads, DType product_dtype = DType::f32) {
+    return make_cpu_ops({.num_threads = threads, .isa = GetParam(), .product_dtype = product_dtype}, &allocator_);
+  }
   OwnedTensor matrix(std::int64_t rows, std::int64_t cols, std::uint64_t seed) {
     Random random(seed);
     return random_matrix(allocator_, DType::f32, rows, cols, 1.0, random);
@@ -44,16 +47,17 @@ struct LinearProblem {
 TEST_P(CpuBits, LinearIsTheSameWhateverTheCompanyThreadsAndEncoding) {
   // Below a step, odd, one panel, more than one panel, several, and more than a panel of 16-bit weights.
   for (const std::int64_t k : {7, 100, 576, 800, 1700, 4200}) {
-    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    for (const auto& [dtype, inputs] :
+         {std::pair{DType::f32, DType::f32}, {DType::f16, DType::f32}, {DType::bf16, DType::f32}, {DType::bf16, DType::bf16}}) {
       if (k > 4096 && dtype != DType::bf16) continue;
-      SCOPED_TRACE("k = " + std::to_string(k) + " " + std::string(name_of(dtype)));
+      SCOPED_TRACE("k = " + std::to_string(k) + " " + std::string(name_of(dtype)) + ", inputs " + std::string(name_of(inputs)));
       Random random(static_cast<std::uint64_t>(k));
       const LinearProblem p{random_matrix(allocator_, dtype, kRows, k, 0.5, random), matrix(kTokens, k, 2), matrix(1, kRows, 3),
                             matrix(kTokens, kRows, 4)};
       const OwnedSparseWeight sparse = sparse_from_dense(p.weight.view, allocator_);
       std::vector<std::uint32_t> expected;
       for (const int threads : {1, 2, 8}) {
-        const std::unique_ptr<Ops> ops = make(threads);
+        const std::unique_ptr<Ops> ops = make(threads, inputs);
         const std::unique_ptr<PackedWeight> weights[] = {ops->pack(p.weight.view), ops->pack(sparse.view)};
         EXPECT_FALSE(weights[0]->is_sparse());
         EXPECT_TRUE(weights[1]->is_sparse());

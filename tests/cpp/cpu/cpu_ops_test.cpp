@@ -42,6 +42,42 @@ INSTANTIATE_TEST_SUITE_P(EveryIsa, CpuOpsCases,
                            return isa + "_" + std::to_string(std::get<1>(info.param)) + "threads_" + std::get<2>(info.param).name;
                          });
 
+class CpuBf16Products : public ::testing::TestWithParam<CpuIsa> {
+ protected:
+  std::unique_ptr<Ops> ops_ = make_cpu_ops({.num_threads = 2, .isa = GetParam(), .product_dtype = DType::bf16});
+};
+
+TEST_P(CpuBf16Products, AgreeWithExactProductsOfRoundedInputs) {
+  linear_cases_of(*ops_, DType::bf16);
+  linear_random_cases_of(*ops_, DType::bf16);
+}
+
+TEST_P(CpuBf16Products, RoundTheirInputsToNearest) {
+  HostAllocator allocator;
+  Random random(5);
+  const OwnedTensor weight = random_matrix(allocator, DType::bf16, 19, 70, 1.0, random);
+  const OwnedTensor x = random_matrix(allocator, DType::f32, 5, 70, 1.0, random);
+  OwnedTensor rounded(allocator, DType::f32, {5, 70});
+  std::transform(x.view.data<float>(), x.view.data<float>() + 5 * 70, rounded.view.data<float>(),
+                 [](float value) { return round_to(DType::bf16, value); });
+  OwnedTensor from_x(allocator, DType::f32, {5, 19});
+  OwnedTensor from_rounded(allocator, DType::f32, {5, 19});
+  const std::unique_ptr<PackedWeight> packed = ops_->pack(weight.view);
+  ops_->linear(from_x.view, x.view, *packed);
+  ops_->linear(from_rounded.view, rounded.view, *packed);
+  EXPECT_EQ(to_floats(from_x.view), to_floats(from_rounded.view));
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryIsa, CpuBf16Products, ::testing::ValuesIn(available_cpu_isas()), [](const auto& info) {
+  std::string isa(name_of(info.param));
+  std::replace(isa.begin(), isa.end(), '-', '_');
+  return isa;
+});
+
+TEST(CpuBf16ProductsOption, RefusesWhatNoProductTakes) {
+  EXPECT_THROW(make_cpu_ops({.num_threads = 1, .isa = {}, .product_dtype = DType::f16}), InvalidArgument);
+}
+
 TEST(CpuIsaNames, RoundTrip) {
   for (const CpuIsa isa : {CpuIsa::portable, CpuIsa::avx2, CpuIsa::avx512, CpuIsa::avx512_bf16})
     EXPECT_EQ(parse_cpu_isa(name_of(isa)), isa);

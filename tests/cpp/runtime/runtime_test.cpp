@@ -208,7 +208,8 @@ TEST_F(RuntimeTest, NamesABadOptionAndItsRange) {
   EXPECT_EQ(error_with([](RuntimeOptions& o) { o.device = "cuda:x"; }),
             "device must be auto, cpu, cuda, cuda:N or reference, not 'cuda:x'");
   EXPECT_EQ(error_with([](RuntimeOptions& o) { o.dtype = "int8"; }), "dtype must be auto, float32, bfloat16 or float16, not 'int8'");
-  EXPECT_EQ(error_with([](RuntimeOptions& o) { o.dtype = "float16"; }), "dtype must be auto or float32 on the CPU, not 'float16'");
+  EXPECT_EQ(error_with([](RuntimeOptions& o) { o.dtype = "float16"; }),
+            "dtype must be auto, float32 or bfloat16 on the CPU, not 'float16'");
   EXPECT_NE(error_with([](RuntimeOptions& o) { o.isa = "neon"; }).find("isa must be auto or one that this CPU has (portable"),
             std::string::npos);
   EXPECT_EQ(error_with([](RuntimeOptions& o) { o.num_threads = -1; }), "num_threads must be between 0 (all cores) and 1024, not -1");
