@@ -73,6 +73,11 @@ std::string read_text(const Directory& directory, const std::string& name, std::
   return text;
 }
 
+void require_row_range(const std::string& name, std::int64_t begin, std::int64_t end, std::int64_t rows) {
+  require(0 <= begin && begin <= end && end <= rows, "rows [" + std::to_string(begin) + ", " + std::to_string(end) + ") of tensor '" +
+                                                         printable(name) + "' are not inside its " + std::to_string(rows) + " rows");
+}
+
 }  // namespace
 
 struct Checkpoint::Impl {
@@ -81,6 +86,9 @@ struct Checkpoint::Impl {
   void open_shard(const std::string& file_name, const std::vector<StoredTensor>& expected, Verify verify);
   const TensorRecord& record(const std::string& name, TensorRecord::Encoding encoding) const;
   void read_stored(const std::string& stored_name, std::span<std::byte> out, ThreadPool& pool) const;
+  void read_stored_part(const std::string& stored_name, std::uint64_t offset, std::span<std::byte> out, ThreadPool& pool) const;
+  std::vector<std::int64_t> read_offsets(const BitmapNames& names, const TensorRecord& record, std::int64_t begin, std::int64_t end,
+                                         ThreadPool& pool) const;
 
   std::unique_ptr<Directory> directory;
   Manifest manifest;
@@ -133,6 +141,36 @@ void Checkpoint::Impl::read_stored(const std::string& stored_name, std::span<std
   const Location& location = stored.at(stored_name);
   check(location.end - location.begin == out.size(), "a stored tensor does not have the size of its destination");
   location.file->read(location.begin, out, pool);
+}
+
+void Checkpoint::Impl::read_stored_part(const std::string& stored_name, std::uint64_t offset, std::span<std::byte> out,
+                                        ThreadPool& pool) const {
+  const Location& location = stored.at(stored_name);
+  check(offset <= location.end - location.begin && out.size() <= location.end - location.begin - offset,
+        "a part of a stored tensor lies outside it");
+  location.file->read(location.begin + offset, out, pool);
+}
+
+// Where the values of rows begin .. end - 1 start, and the end of the last. What an untrusted file says is checked only so far as reading
+// the values needs; validate() sees the rest.
+std::vector<std::int64_t> Checkpoint::Impl::read_offsets(const BitmapNames& names, const TensorRecord& record, std::int64_t begin,
+                                                         std::int64_t end, ThreadPool& pool) const {
+  const std::int64_t stored_end = std::min(end + 1, record.shape[0]);  // the disk has one offset per row
+  std::vector<std::int64_t> offsets(static_cast<std::size_t>(end - begin + 1), record.nnz);
+  const auto known = std::span(offsets).first(static_cast<std::size_t>(stored_end - begin));
+  read_stored_part(names.row_offsets, static_cast<std::uint64_t>(begin) * sizeof(std::int64_t), std::as_writable_bytes(known), pool);
+  const std::int64_t first = begin == 0 ? 0 : offsets.front();
+  const std::int64_t last = offsets.back();
+  if (first < 0 || last < first || last > record.nnz) {
+    throw CheckpointError("a sparse weight's row_offsets do not lie in increasing order within its values",
+                          {.file = record.shard,
+                           .tensor = printable(names.row_offsets),
+                           .field = "row_offsets",
+                           .expected = "between 0 and " + std::to_string(record.nnz),
+                           .found = std::to_string(first) + " for row " + std::to_string(begin) + ", " + std::to_string(last) +
+                                    " for row " + std::to_string(end)});
+  }
+  return offsets;
 }
 
 Checkpoint Checkpoint::open(const std::string& path, Verify verify, bool allow_symlinks) {
@@ -203,13 +241,29 @@ OwnedTensor Checkpoint::read_dense(const std::string& name, Allocator& allocator
   return tensor;
 }
 
+OwnedTensor Checkpoint::read_dense_rows(const std::string& name, std::int64_t begin, std::int64_t end, Allocator& allocator,
+                                        ThreadPool& pool) const {
+  const TensorRecord& record = impl_->record(name, TensorRecord::Encoding::dense);
+  require(record.shape.size() == 2, "read_dense_rows: tensor '" + printable(name) + "' is no matrix");
+  require_row_range(name, begin, end, record.shape[0]);
+  OwnedTensor tensor(allocator, record.dtype, {end - begin, record.shape[1]});
+  const auto row_bytes = static_cast<std::uint64_t>(record.shape[1]) * size_of(record.dtype);
+  impl_->read_stored_part(name, static_cast<std::uint64_t>(begin) * row_bytes, bytes_of(tensor.buffer), pool);
+  return tensor;
+}
+
 OwnedSparseWeight Checkpoint::read_sparse(const std::string& name, Allocator& allocator, ThreadPool& pool) const {
+  const TensorRecord& record = impl_->record(name, TensorRecord::Encoding::bitmap);
+  return read_sparse_rows(name, 0, record.shape[0], allocator, pool);
+}
+
+OwnedSparseWeight Checkpoint::read_sparse_rows(const std::string& name, std::int64_t begin, std::int64_t end, Allocator& allocator,
+                                               ThreadPool& pool) const {
   const TensorRecord& record = impl_->record(name, TensorRecord::Encoding::bitmap);
   const std::int64_t rows = record.shape[0];
   const std::int64_t cols = record.shape[1];
+  require_row_range(name, begin, end, rows);
   const BitmapNames names(name);
-  OwnedSparseWeight weight(allocator, rows, cols, record.nnz, record.dtype);
-
   std::array<std::int64_t, 2> shape{};
   impl_->read_stored(names.shape, std::as_writable_bytes(std::span(shape)), pool);
   if (shape[0] != rows || shape[1] != cols) {
@@ -219,11 +273,16 @@ OwnedSparseWeight Checkpoint::read_sparse(const std::string& name, Allocator& al
                            .expected = "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]",
                            .found = "[" + std::to_string(shape[0]) + ", " + std::to_string(shape[1]) + "]"});
   }
-  impl_->read_stored(names.bitmask, bytes_of(weight.mask), pool);
-  impl_->read_stored(names.compressed, bytes_of(weight.values), pool);
-  // The disk has one offset per row; the end of the last row is nnz.
-  impl_->read_stored(names.row_offsets, bytes_of(weight.row_offsets).first(static_cast<std::size_t>(rows) * sizeof(std::int64_t)), pool);
-  weight.view.row_offsets.data<std::int64_t>()[rows] = record.nnz;
+  const std::vector<std::int64_t> stored = impl_->read_offsets(names, record, begin, end, pool);
+  const std::int64_t first = begin == 0 ? 0 : stored.front();
+  OwnedSparseWeight weight(allocator, end - begin, cols, stored.back() - first, record.dtype);
+  const auto mask_begin = static_cast<std::uint64_t>(begin) * static_cast<std::uint64_t>(weight.view.mask_stride());
+  impl_->read_stored_part(names.bitmask, mask_begin, bytes_of(weight.mask), pool);
+  impl_->read_stored_part(names.compressed, static_cast<std::uint64_t>(first) * size_of(record.dtype), bytes_of(weight.values), pool);
+  // Unsigned: what an untrusted file says may wrap around.
+  std::transform(stored.begin(), stored.end(), weight.view.row_offsets.data<std::int64_t>(), [first](std::int64_t offset) {
+    return static_cast<std::int64_t>(static_cast<std::uint64_t>(offset) - static_cast<std::uint64_t>(first));
+  });
   validate(weight.view, name, record.shard);
   return weight;
 }

@@ -61,6 +61,10 @@ class Checkpoint {
   // Reads and verifies all chunks that overlap the tensor, in parallel on the pool; then validates the structure.
   OwnedTensor read_dense(const std::string& name, Allocator& allocator, ThreadPool& pool) const;
   OwnedSparseWeight read_sparse(const std::string& name, Allocator& allocator, ThreadPool& pool) const;
+  // Rows [begin, end) of a tensor alone: reads, verifies and validates no more than they need.
+  OwnedTensor read_dense_rows(const std::string& name, std::int64_t begin, std::int64_t end, Allocator& allocator, ThreadPool& pool) const;
+  OwnedSparseWeight read_sparse_rows(const std::string& name, std::int64_t begin, std::int64_t end, Allocator& allocator,
+                                     ThreadPool& pool) const;
 
  private:
   struct Impl;

@@ -8,14 +8,15 @@
 namespace gossamer {
 namespace {
 
-// Tensor parallelism gives every rank the same number of heads, intermediate features and vocabulary rows.
+// Tensor parallelism gives every rank the same number of heads, intermediate features and vocabulary rows. Key and value heads may be
+// fewer than the ranks; then each is held by as many ranks as share its query heads.
 void require_divisible(const ModelConfig& config, std::int64_t ranks) {
   const auto divides = [ranks](std::int64_t value, const char* name) {
     require(value % ranks == 0, "tensor_parallel_size must divide the model's " + std::string(name) + " = " + std::to_string(value) +
-                                    "; it is " + std::to_string(ranks));
+                                    "; it is " + std::to_string(ranks) + ": start another number of ranks");
   };
   divides(config.num_heads, "num_attention_heads");
-  divides(config.num_kv_heads, "num_key_value_heads");
+  if (ranks <= config.num_kv_heads || ranks % config.num_kv_heads != 0) divides(config.num_kv_heads, "num_key_value_heads");
   divides(config.intermediate_size, "intermediate_size");
   divides(config.vocab_size, "vocab_size");
 }

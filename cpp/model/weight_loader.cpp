@@ -10,6 +10,8 @@
 namespace gossamer {
 namespace {
 
+constexpr std::int64_t kBandBytes = std::int64_t{64} << 20;  // of a column shard's rows, read at a time
+
 std::int64_t stored_bytes(const TensorRecord& record) {
   std::int64_t elements = 1;
   for (const std::int64_t size : record.shape) elements *= size;
@@ -44,17 +46,22 @@ void copy_matrix(const Tensor& out, const Tensor& in, ThreadPool& pool) {
   });
 }
 
+OwnedSparseWeight stack(const std::vector<OwnedSparseWeight>& bands, Allocator& allocator) {
+  std::vector<SparseWeight> views;
+  for (const OwnedSparseWeight& band : bands) views.push_back(band.view);
+  return concat_rows(views, allocator);
+}
+
 }  // namespace
 
 struct WeightLoader::Part {
   bool sparse = false;
   OwnedTensor dense;
-  Tensor view;  // of dense: what this rank keeps
   OwnedSparseWeight bitmap;
 
-  DType dtype() const { return sparse ? bitmap.view.dtype() : view.dtype(); }
-  std::int64_t rows() const { return sparse ? bitmap.view.rows : view.size(0); }
-  std::int64_t cols() const { return sparse ? bitmap.view.cols : view.size(1); }
+  DType dtype() const { return sparse ? bitmap.view.dtype() : dense.view.dtype(); }
+  std::int64_t rows() const { return sparse ? bitmap.view.rows : dense.view.size(0); }
+  std::int64_t cols() const { return sparse ? bitmap.view.cols : dense.view.size(1); }
 };
 
 WeightLoader::WeightLoader(Mode mode, const Checkpoint& checkpoint, Ops& ops, Communicator& comm, ThreadPool& pool,
@@ -80,38 +87,63 @@ void WeightLoader::report_progress(const TensorRecord& record) {
   if (options_.progress) options_.progress(bytes_done_, bytes_total_);
 }
 
-WeightLoader::Part WeightLoader::read_part(const std::string& name) {
+WeightLoader::Range WeightLoader::own_range(std::int64_t total, std::int64_t parts) const {
+  const std::int64_t size = total / parts;
+  const std::int64_t begin = comm_.rank() * parts / comm_.size() * size;
+  return {begin, begin + size};
+}
+
+WeightLoader::Part WeightLoader::read_rows(const std::string& name, Range rows) {
   const TensorRecord& record = checkpoint_.manifest().tensors.at(name);
   Part part;
   part.sparse = record.encoding == TensorRecord::Encoding::bitmap;
   if (part.sparse) {
-    part.bitmap = checkpoint_.read_sparse(name, host_, pool_);
+    part.bitmap = checkpoint_.read_sparse_rows(name, rows.begin, rows.end, host_, pool_);
   } else {
-    part.dense = checkpoint_.read_dense(name, host_, pool_);
-    part.view = part.dense.view;
+    part.dense = checkpoint_.read_dense_rows(name, rows.begin, rows.end, host_, pool_);
   }
   report_progress(record);
   return part;
 }
 
-OwnedTensor WeightLoader::read_plain(const std::string& name) {
-  Part part = read_part(name);
+// A column range touches every chunk of the file: it is read and verified in bands of rows, of which this rank's columns are kept.
+WeightLoader::Part WeightLoader::read_cols(const std::string& name, Range cols) {
+  const TensorRecord& record = checkpoint_.manifest().tensors.at(name);
+  const std::int64_t rows = record.shape[0];
+  const std::int64_t all = record.shape[1];
+  const std::int64_t band = std::max<std::int64_t>(1, kBandBytes / (all * static_cast<std::int64_t>(size_of(record.dtype))));
+  Part part;
+  part.sparse = record.encoding == TensorRecord::Encoding::bitmap;
+  if (!part.sparse) part.dense = OwnedTensor(host_, record.dtype, {rows, cols.end - cols.begin});
+  std::vector<OwnedSparseWeight> kept;
+  for (std::int64_t begin = 0; begin < rows; begin += band) {
+    const std::int64_t end = std::min(rows, begin + band);
+    if (part.sparse) {
+      const OwnedSparseWeight whole = checkpoint_.read_sparse_rows(name, begin, end, host_, pool_);
+      kept.push_back(slice_cols(whole.view, cols.begin, cols.end, host_));
+    } else {
+      const OwnedTensor whole = checkpoint_.read_dense_rows(name, begin, end, host_, pool_);
+      copy_matrix(part.dense.view.rows(begin, end), whole.view.slice(1, cols.begin, cols.end), pool_);
+    }
+  }
+  if (part.sparse) part.bitmap = stack(kept, host_);
+  report_progress(record);
+  return part;
+}
+
+OwnedTensor WeightLoader::plain(Part part) {
   if (!part.sparse) return std::move(part.dense);
   OwnedTensor dense(host_, part.dtype(), {part.rows(), part.cols()});
   sparse_to_dense(part.bitmap.view, dense.view);
   return dense;
 }
 
-void WeightLoader::cut(Part& part, Shard shard) {
-  if (shard == Shard::whole || comm_.size() == 1) return;
-  const std::int64_t size = share(shard == Shard::rows ? part.rows() : part.cols());
-  const std::int64_t begin = comm_.rank() * size;
-  if (!part.sparse) {
-    part.view = part.view.slice(shard == Shard::rows ? 0 : 1, begin, begin + size);
-  } else {
-    part.bitmap = shard == Shard::rows ? slice_rows(part.bitmap.view, begin, begin + size, host_)
-                                       : slice_cols(part.bitmap.view, begin, begin + size, host_);
-  }
+OwnedTensor WeightLoader::read_plain(const std::string& name) {
+  const TensorRecord& record = checkpoint_.manifest().tensors.at(name);
+  if (record.shape.size() == 2) return plain(read_rows(name, {0, record.shape[0]}));
+  OwnedTensor vector = checkpoint_.read_dense(name, host_, pool_);
+  report_progress(record);
+  return vector;
 }
 
 // Parts of one encoding are stacked as they are; a mixture becomes sparse. Different dtypes meet in f32, which holds all of them.
@@ -120,13 +152,13 @@ std::unique_ptr<PackedWeight> WeightLoader::pack(std::vector<Part>& parts) {
   const bool same = std::all_of(parts.begin(), parts.end(), [&](const Part& part) { return part.dtype() == parts[0].dtype(); });
   const DType dtype = same ? parts[0].dtype() : DType::f32;
   if (!any_sparse) {
-    if (parts.size() == 1 && parts[0].view.is_contiguous()) return ops_.pack(parts[0].view);
+    if (parts.size() == 1) return ops_.pack(parts[0].dense.view);
     std::int64_t rows = 0;
     for (const Part& part : parts) rows += part.rows();
     const OwnedTensor stacked(host_, dtype, {rows, parts[0].cols()});
     rows = 0;
     for (const Part& part : parts) {
-      copy_matrix(stacked.view.rows(rows, rows + part.rows()), part.view, pool_);
+      copy_matrix(stacked.view.rows(rows, rows + part.rows()), part.dense.view, pool_);
       rows += part.rows();
     }
     return ops_.pack(stacked.view);
@@ -134,7 +166,7 @@ std::unique_ptr<PackedWeight> WeightLoader::pack(std::vector<Part>& parts) {
   std::vector<SparseWeight> views;
   for (Part& part : parts) {
     if (!part.sparse) {
-      part.bitmap = sparse_from_dense(part.view, host_);
+      part.bitmap = sparse_from_dense(part.dense.view, host_);
       part.dense = {};
     }
     if (part.bitmap.view.dtype() != dtype) {
@@ -160,27 +192,31 @@ Linear WeightLoader::linear(const LinearSpec& spec) {
   }
   if (planning()) return {};
   std::vector<Part> parts;
-  for (const std::string& name : names) {
-    parts.push_back(read_part(name));
-    cut(parts.back(), spec.shard);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    parts.push_back(spec.shard == Shard::cols && comm_.size() > 1 ? read_cols(names[i], own_range(spec.cols, comm_.size()))
+                                                                  : read_rows(names[i], own_rows(spec, i)));
   }
   std::unique_ptr<PackedWeight> weight = pack(parts);
   count_resident(weight->nbytes());
   return Linear(std::move(weight), spec.bias ? bias(spec) : OwnedTensor(), spec.shard, std::move(names));
 }
 
+WeightLoader::Range WeightLoader::own_rows(const LinearSpec& spec, std::size_t module) const {
+  const std::int64_t rows = spec.rows[module];
+  if (spec.shard != Shard::rows) return {0, rows};
+  return own_range(rows, spec.parts.empty() ? comm_.size() : spec.parts[module]);
+}
+
 OwnedTensor WeightLoader::bias(const LinearSpec& spec) {
-  const bool by_rows = spec.shard == Shard::rows;
   std::int64_t size = 0;
-  for (const std::int64_t rows : spec.rows) size += by_rows ? share(rows) : rows;
+  for (std::size_t i = 0; i < spec.modules.size(); ++i) size += own_rows(spec, i).end - own_rows(spec, i).begin;
   const OwnedTensor stacked(host_, ops_.activation_dtype(), {size});
   std::int64_t begin = 0;
   for (std::size_t i = 0; i < spec.modules.size(); ++i) {
     const OwnedTensor whole = read_plain(spec.modules[i] + ".bias");
-    const std::int64_t own = by_rows ? share(spec.rows[i]) : spec.rows[i];
-    const std::int64_t first = by_rows ? comm_.rank() * own : 0;
-    convert_row(stacked.view.slice(0, begin, begin + own), whole.view.slice(0, first, first + own));
-    begin += own;
+    const Tensor own = whole.view.slice(0, own_rows(spec, i).begin, own_rows(spec, i).end);
+    convert_row(stacked.view.slice(0, begin, begin + own.size(0)), own);
+    begin += own.size(0);
   }
   return to_device(stacked.view);
 }
@@ -228,19 +264,18 @@ Vocabulary WeightLoader::vocabulary(const std::string& embedding_module, const s
     if (!config.tie_word_embeddings) linear(head);
     return vocabulary;
   }
-  const std::int64_t own = share(config.vocab_size);
-  vocabulary.row_begin = comm_.rank() * own;
+  const Range own = own_range(config.vocab_size, comm_.size());
+  vocabulary.row_begin = own.begin;
   {
-    const OwnedTensor whole = read_plain(name);
-    const Tensor mine = whole.view.rows(vocabulary.row_begin, vocabulary.row_begin + own);
+    const OwnedTensor mine = plain(read_rows(name, own));
     if (config.tie_word_embeddings) {
-      std::unique_ptr<PackedWeight> weight = ops_.pack(mine);
+      std::unique_ptr<PackedWeight> weight = ops_.pack(mine.view);
       count_resident(weight->nbytes());
       vocabulary.table = weight->table();
       vocabulary.head = Linear(std::move(weight), {}, Shard::rows, {name});
     }
     if (!vocabulary.table.defined()) {
-      vocabulary.own_table = to_device(mine);
+      vocabulary.own_table = to_device(mine.view);
       vocabulary.table = vocabulary.own_table.view;
     }
   }

@@ -2,6 +2,7 @@
 // loader, which notes the tensors asked for and reads nothing, then, when the checkpoint was found to hold exactly those, for real.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -17,6 +18,9 @@ struct LinearSpec {
   std::int64_t cols = 0;             // input features
   bool bias = false;                 // every module has a .bias
   Shard shard = Shard::whole;
+  // Into how many equal parts the ranks cut each module's rows; empty = one part per rank. With fewer parts than ranks, neighbouring ranks
+  // hold the same part: that is how key and value heads are replicated.
+  std::vector<std::int64_t> parts = {};
 };
 
 class WeightLoader {
@@ -35,20 +39,29 @@ class WeightLoader {
   Vocabulary vocabulary(const std::string& embedding_module, const std::string& head_module, const ModelConfig& config);
   RopeTables rope(const ModelConfig& config);
 
-  // What this rank holds of `total`; planning has checked that it divides.
+  // What a rank holds of `total`; load_model has checked that it divides. kv_parts: into how many parts key and value heads are cut.
+  std::int64_t num_ranks() const { return comm_.size(); }
   std::int64_t share(std::int64_t total) const { return total / comm_.size(); }
+  std::int64_t kv_parts(const ModelConfig& config) const { return std::min<std::int64_t>(comm_.size(), config.num_kv_heads); }
   Ops& ops() const { return ops_; }
 
   const std::map<std::string, std::vector<std::int64_t>>& expected() const { return expected_; }
   const WeightStats& stats() const { return stats_; }
 
  private:
-  struct Part;  // one logical matrix on the host
+  struct Part;  // this rank's part of one logical matrix, on the host
+  struct Range {
+    std::int64_t begin = 0;
+    std::int64_t end = 0;
+  };
   void expect(const std::string& name, std::vector<std::int64_t> shape);
   bool planning() const { return mode_ == Mode::plan; }
-  Part read_part(const std::string& name);
+  Range own_range(std::int64_t total, std::int64_t parts) const;
+  Range own_rows(const LinearSpec& spec, std::size_t module) const;
+  Part read_rows(const std::string& name, Range rows);
+  Part read_cols(const std::string& name, Range cols);
   OwnedTensor read_plain(const std::string& name);  // dense, whatever its encoding
-  void cut(Part& part, Shard shard);
+  OwnedTensor plain(Part part);
   std::unique_ptr<PackedWeight> pack(std::vector<Part>& parts);
   OwnedTensor to_device(const Tensor& host);
   OwnedTensor bias(const LinearSpec& spec);

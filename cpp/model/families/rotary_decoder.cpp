@@ -62,16 +62,18 @@ Attention build_attention(WeightLoader& loader, const ModelConfig& config, std::
   const std::string prefix = layer_prefix(layer) + ".self_attn.";
   const std::int64_t q_size = config.num_heads * config.head_dim;
   const std::int64_t kv_size = config.num_kv_heads * config.head_dim;
+  const std::int64_t kv_parts = loader.kv_parts(config);
   Attention attention;
   attention.qkv = loader.linear({.modules = {prefix + "q_proj", prefix + "k_proj", prefix + "v_proj"},
                                  .rows = {q_size, kv_size, kv_size},
                                  .cols = config.hidden_size,
                                  .bias = bias.qkv,
-                                 .shard = Shard::rows});
+                                 .shard = Shard::rows,
+                                 .parts = {loader.num_ranks(), kv_parts, kv_parts}});
   attention.out =
       loader.linear({.modules = {prefix + "o_proj"}, .rows = {config.hidden_size}, .cols = q_size, .bias = bias.out, .shard = Shard::cols});
   attention.num_heads = loader.share(config.num_heads);
-  attention.num_kv_heads = loader.share(config.num_kv_heads);
+  attention.num_kv_heads = config.num_kv_heads / kv_parts;
   attention.head_dim = config.head_dim;
   attention.params.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
   attention.params.sliding_window = config.window_in_layer(layer) ? config.sliding_window : 0;

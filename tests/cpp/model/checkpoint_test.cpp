@@ -148,6 +148,32 @@ TEST(Checkpoint, RefusesToReadATensorAsWhatItIsNot) {
   EXPECT_THROW(checkpoint.read_dense("absent", allocator, pool), InvalidArgument);
 }
 
+TEST(Checkpoint, RowsAloneAreThoseOfTheWhole) {
+  HostAllocator allocator;
+  ThreadPool pool(1);
+  testing::Random random(34);
+  const OwnedTensor matrix = testing::random_matrix(allocator, DType::f32, 11, 13, 0.4, random);
+  TestCheckpoint written;
+  written.add_dense("a.safetensors", "dense.weight", matrix.view);
+  written.add_sparse("a.safetensors", "sparse.weight", sparse_from_dense(matrix.view, allocator).view);
+  const Files files = written.build();
+  const Checkpoint checkpoint = open_in_memory(files);
+  const OwnedTensor dense(allocator, DType::f32, {11, 13});
+  for (std::int64_t begin = 0; begin <= 11; ++begin) {
+    for (std::int64_t end = begin; end <= 11; ++end) {
+      const std::vector<float> expected = testing::to_floats(matrix.view.rows(begin, end));
+      EXPECT_EQ(testing::to_floats(checkpoint.read_dense_rows("dense.weight", begin, end, allocator, pool).view), expected);
+      const OwnedSparseWeight part = checkpoint.read_sparse_rows("sparse.weight", begin, end, allocator, pool);
+      sparse_to_dense(part.view, dense.view.rows(begin, end));
+      EXPECT_EQ(testing::to_floats(dense.view.rows(begin, end)), expected);
+    }
+  }
+  for (const auto& [begin, end] : {std::pair{-1, 2}, {3, 2}, {0, 12}}) {
+    EXPECT_THROW(checkpoint.read_dense_rows("dense.weight", begin, end, allocator, pool), InvalidArgument);
+    EXPECT_THROW(checkpoint.read_sparse_rows("sparse.weight", begin, end, allocator, pool), InvalidArgument);
+  }
+}
+
 TEST(Checkpoint, ListsAllTensorsThatDoNotFitTheModel) {
   const Files files = tiny_checkpoint().build();
   const Checkpoint checkpoint = open_in_memory(files);
