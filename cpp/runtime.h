@@ -17,14 +17,15 @@
 namespace gossamer {
 
 struct RuntimeOptions {
-  std::string device = "auto";     // auto | cpu | cuda | cuda:0 | reference (plain loops, for tests)
-  std::string dtype = "auto";      // activations; auto on the CPU is float32
+  std::string device = "auto";     // auto (a GPU if there is one) | cpu | cuda | cuda:0 | reference (plain loops, for tests)
+  std::string dtype = "auto";      // activations; auto is float32 on the CPU, float16 on a GPU
   std::int64_t max_model_len = 0;  // 0 = the model's
   std::int64_t max_num_seqs = 64;
-  std::int64_t max_num_batched_tokens = 0;  // 0 = the backend's default (CPU: 512)
+  std::int64_t max_num_batched_tokens = 0;  // 0 = the backend's default (CPU: 512, GPU: 2048)
   std::int64_t block_size = 16;
-  std::int64_t kv_cache_memory = 0;  // bytes; 0 = the smaller of the model's need and a quarter of free memory (CPU)
-  double gpu_memory_utilization = 0.9;
+  std::int64_t kv_cache_memory = 0;     // bytes; 0 = the model's need, but no more than a quarter of free memory (CPU) or the next (GPU)
+  double gpu_memory_utilization = 0.9;  // share of the GPU's memory that weights, activations and KV cache may fill
+  bool enforce_eager = false;           // never record decode steps as CUDA graphs; the same tokens, more slowly
   int num_threads = 0;
   std::string isa = "auto";  // auto | portable | avx2 | avx512 | avx512-bf16 (CPU)
   std::uint64_t seed = 0;

@@ -13,7 +13,8 @@ namespace gossamer {
 
 namespace {
 
-constexpr std::int64_t kDefaultBatchedTokens = 512;  // CPU
+constexpr std::int64_t kDefaultBatchedTokens = 512;      // CPU
+constexpr std::int64_t kDefaultGpuBatchedTokens = 2048;  // a sparse weight is expanded once per chunk
 constexpr std::int64_t kMaxSeqs = 4096;
 constexpr std::int64_t kMaxBatchedTokens = 1 << 20;
 constexpr std::int64_t kMaxBlockSize = 1024;
@@ -23,8 +24,9 @@ void require_between(std::string_view option, std::int64_t value, std::int64_t l
                                              ", not " + std::to_string(value));
 }
 
-std::int64_t batched_tokens(const RuntimeOptions& options) {
-  return options.max_num_batched_tokens > 0 ? options.max_num_batched_tokens : std::max(kDefaultBatchedTokens, options.max_num_seqs);
+std::int64_t batched_tokens(const RuntimeOptions& options, Device device) {
+  const std::int64_t usual = device.kind == Device::Kind::cpu ? kDefaultBatchedTokens : kDefaultGpuBatchedTokens;
+  return options.max_num_batched_tokens > 0 ? options.max_num_batched_tokens : std::max(usual, options.max_num_seqs);
 }
 
 // The last component of the path: messages and info show no more of it.
@@ -33,7 +35,28 @@ std::string bare_name(std::string path) {
   return path.substr(path.rfind('/') + 1);
 }
 
-KvPlan plan_kv(const ModelConfig& config, KvCacheShape shape, const RuntimeOptions& options) {
+// Bytes for the KV cache on a device with memory of its own: the share that we may fill, less what is in use and what a step needs.
+std::int64_t device_kv_memory(const DeviceMemory& memory, const Model& model, const RuntimeOptions& options, Device device) {
+  const std::int64_t max_len = options.max_model_len > 0 ? options.max_model_len : model.config().max_positions;
+  const std::int64_t workspace = Executor::workspace_bytes(model, {.max_num_seqs = options.max_num_seqs,
+                                                                   .max_num_batched_tokens = batched_tokens(options, device),
+                                                                   .max_model_len = max_len,
+                                                                   .block_size = options.block_size});
+  const auto fillable = static_cast<std::int64_t>(options.gpu_memory_utilization * static_cast<double>(memory.total_bytes));
+  const std::int64_t left = fillable - (memory.total_bytes - memory.free_bytes) - workspace;
+  if (left <= 0) {
+    throw OutOfMemoryError(static_cast<std::size_t>(workspace), memory.free_bytes, device.to_string(),
+                           "No memory is left for the KV cache: raise gpu_memory_utilization, lower max_num_batched_tokens, use a smaller "
+                           "or sparser model, or end what else runs on this GPU");
+  }
+  return left;
+}
+
+KvPlan plan_kv(const Model& model, const Ops& ops, const RuntimeOptions& options) {
+  const ModelConfig& config = model.config();
+  KvCacheShape shape = model.kv_shape();
+  std::int64_t memory = options.kv_cache_memory;
+  if (const auto device = ops.device_memory(); device && memory == 0) memory = device_kv_memory(*device, model, options, ops.device());
   shape.block_size = options.block_size;
   shape.num_blocks = 1;
   const KvPlan plan = plan_kv_cache({.bytes_per_block = shape.bytes_per_block(),
@@ -41,12 +64,13 @@ KvPlan plan_kv(const ModelConfig& config, KvCacheShape shape, const RuntimeOptio
                                      .max_positions = config.max_positions,
                                      .max_model_len = options.max_model_len,
                                      .max_num_seqs = options.max_num_seqs,
-                                     .kv_cache_memory = options.kv_cache_memory,
+                                     .kv_cache_memory = memory,
                                      .free_bytes = available_host_memory()});
   if (plan.is_shortened) {
     log(LogLevel::warning, "the KV cache has room for " + std::to_string(plan.max_model_len) +
                                " tokens, so max_model_len is that and not the model's " + std::to_string(config.max_positions) +
-                               "; raise kv_cache_memory for longer sequences");
+                               "; raise " + (ops.device_memory() ? "gpu_memory_utilization or kv_cache_memory" : "kv_cache_memory") +
+                               " for longer sequences");
   }
   return plan;
 }
@@ -114,14 +138,15 @@ LoadedModel load(const std::string& model_path, const RuntimeOptions& options, A
   ThreadPool pool(options.num_threads);
   loaded.model =
       load_model(checkpoint, *loaded.ops, *loaded.comm, pool, {.progress = options.load_progress, .max_positions = options.max_model_len});
-  const KvPlan plan = plan_kv(loaded.model->config(), loaded.model->kv_shape(), options);
+  const KvPlan plan = plan_kv(*loaded.model, *loaded.ops, options);
   loaded.config = {.max_model_len = plan.max_model_len,
                    .max_num_seqs = options.max_num_seqs,
-                   .max_num_batched_tokens = batched_tokens(options),
+                   .max_num_batched_tokens = batched_tokens(options, loaded.ops->device()),
                    .block_size = options.block_size,
                    .num_blocks = plan.num_blocks,
                    .max_queue = options.max_queue,
-                   .seed = options.seed};
+                   .seed = options.seed,
+                   .enforce_eager = options.enforce_eager};
   loaded.info = describe(model_path, checkpoint.manifest(), loaded);
   return loaded;
 }

@@ -20,7 +20,8 @@ EngineCore::EngineCore(Ops& ops, Communicator& comm, const Model& model, const E
                  .max_num_batched_tokens = config.max_num_batched_tokens,
                  .max_model_len = config.max_model_len,
                  .num_blocks = config.num_blocks,
-                 .block_size = config.block_size}),
+                 .block_size = config.block_size,
+                 .enforce_eager = config.enforce_eager}),
       sampler_(ops, executor_.max_logit_rows()) {
   const auto max_seqs = static_cast<std::size_t>(config.max_num_seqs);
   const auto max_tokens = static_cast<std::size_t>(config.max_num_batched_tokens);

@@ -24,6 +24,7 @@ struct EngineConfig {
   std::int64_t num_blocks = 0;
   std::int64_t max_queue = 1024;  // requests in flight beyond max_num_seqs
   std::uint64_t seed = 0;
+  bool enforce_eager = false;
   bool check_invariants = false;  // after every step, as debug builds always do
 };
 

@@ -1,6 +1,7 @@
 #include "engine/executor.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "core/error.h"
 
@@ -28,6 +29,18 @@ std::int64_t max_inputs(const ExecutorConfig& config) {
          aligned(config.max_num_seqs * max_blocks_per_sequence(config));
 }
 
+// The sizes of recorded steps: sequences by powers of two up to 8, then by eights; blocks of the table by powers of two.
+std::int64_t bucket_of_sequences(std::int64_t count, std::int64_t most) {
+  const std::int64_t bucket =
+      count <= 8 ? static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(count))) : (count + 7) / 8 * 8;
+  return std::min(bucket, most);
+}
+
+std::int64_t bucket_of_blocks(std::int64_t width, std::int64_t most) {
+  constexpr std::int64_t kFewest = 16;
+  return std::min(most, static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(std::max(width, kFewest)))));
+}
+
 KvCacheShape kv_shape(const Model& model, const ExecutorConfig& config) {
   KvCacheShape shape = model.kv_shape();
   shape.num_blocks = config.num_blocks;
@@ -40,6 +53,7 @@ KvCacheShape kv_shape(const Model& model, const ExecutorConfig& config) {
 Executor::Executor(Ops& ops, Communicator& comm, const Model& model, const ExecutorConfig& config)
     : ops_(ops),
       model_(model),
+      config_(config),
       kv_(ops.allocator(), kv_shape(model, config)),
       arena_(ops.allocator(), model.arena_bytes(config.max_num_batched_tokens, choose_logit_rows(model.config(), config))),
       context_{ops, comm, arena_},
@@ -49,10 +63,32 @@ Executor::Executor(Ops& ops, Communicator& comm, const Model& model, const Execu
       device_inputs_(ops.allocator(), DType::i32, {max_inputs(config)}),
       inputs_(static_cast<std::size_t>(max_inputs(config))) {}
 
+std::int64_t Executor::workspace_bytes(const Model& model, const ExecutorConfig& config) {
+  const std::int64_t rows = choose_logit_rows(model.config(), config);
+  const auto arena = static_cast<std::int64_t>(model.arena_bytes(config.max_num_batched_tokens, rows));
+  return arena + rows * (model.config().vocab_size + 1) * 4 + max_inputs(config) * 4;
+}
+
+// Decode steps are alike: on a device that records them they are padded to a few sizes, recorded or not, so that both give the same bits.
+bool Executor::is_recordable(std::span<const StepPart> parts) const {
+  return ops_.records() && context_.observer == nullptr &&
+         std::all_of(parts.begin(), parts.end(), [](const StepPart& part) { return part.tokens.size() == 1; });
+}
+
 void Executor::forward(std::span<const StepPart> parts, const BlockManager& blocks) {
-  const Batch batch = upload_batch(parts, blocks);
+  const bool is_padded = is_recordable(parts);
+  const Batch batch = upload_batch(parts, blocks, is_padded);
   arena_.reset();
   hidden_ = arena_.take(ops_.activation_dtype(), {batch.num_tokens, model_.config().hidden_size});
+  if (is_padded && !config_.enforce_eager) {
+    const std::uint64_t key = static_cast<std::uint64_t>(batch.num_seqs) << 32 | static_cast<std::uint64_t>(batch.block_table.size(1));
+    ops_.run_recorded(key, [this, &batch] { run_layers(batch); });
+  } else {
+    run_layers(batch);
+  }
+}
+
+void Executor::run_layers(const Batch& batch) {
   model_.embed(context_, batch, hidden_);
   for (std::int64_t i = 0; i < model_.config().num_layers; ++i) model_.layer(context_, i, kv_, batch, hidden_);
 }
@@ -79,7 +115,8 @@ std::span<std::int32_t> Executor::stage(std::int64_t count) {
   return section;
 }
 
-Batch Executor::upload_batch(std::span<const StepPart> parts, const BlockManager& blocks) {
+// Padding sequences hold one token each, which is written nowhere and sees one slot of block 0; nobody reads what becomes of it.
+Batch Executor::upload_batch(std::span<const StepPart> parts, const BlockManager& blocks, bool is_padded) {
   Batch batch;
   batch.num_seqs = std::ssize(parts);
   std::int64_t width = 1;  // of the block table
@@ -89,6 +126,11 @@ Batch Executor::upload_batch(std::span<const StepPart> parts, const BlockManager
     batch.max_query_len = std::max(batch.max_query_len, count);
     batch.max_context_len = std::max(batch.max_context_len, part.begin + count);
     width = std::max(width, std::ssize(blocks.table(part.id)));
+  }
+  if (is_padded) {
+    batch.num_seqs = batch.num_tokens = bucket_of_sequences(std::ssize(parts), config_.max_num_seqs);
+    width = bucket_of_blocks(width, max_blocks_per_sequence(config_));
+    batch.max_context_len = width * blocks.block_size();
   }
 
   num_staged_ = 0;
@@ -116,6 +158,12 @@ Batch Executor::upload_batch(std::span<const StepPart> parts, const BlockManager
     query_start[s + 1] = static_cast<std::int32_t>(token);
     context_len[s] = static_cast<std::int32_t>(end);
     std::copy(table.begin(), table.end(), block_table.begin() + static_cast<std::ptrdiff_t>(s) * width);
+  }
+  for (std::size_t s = parts.size(); s < static_cast<std::size_t>(batch.num_seqs); ++s, ++token) {
+    token_ids[token] = positions[token] = 0;
+    slots[token] = -1;
+    query_start[s + 1] = static_cast<std::int32_t>(token + 1);
+    context_len[s] = 1;
   }
 
   const auto total = static_cast<std::int64_t>(num_staged_);

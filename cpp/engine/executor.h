@@ -18,6 +18,7 @@ struct ExecutorConfig {
   std::int64_t max_model_len = 0;
   std::int64_t num_blocks = 0;
   std::int64_t block_size = 0;
+  bool enforce_eager = false;  // decode steps are never recorded; the same bits
 };
 
 // One sequence's tokens of a step.
@@ -30,6 +31,8 @@ struct StepPart {
 class Executor {
  public:
   Executor(Ops& ops, Communicator& comm, const Model& model, const ExecutorConfig& config);
+  // What it will allocate on the device besides the KV cache.
+  static std::int64_t workspace_bytes(const Model& model, const ExecutorConfig& config);
 
   // Runs all layers over the parts' tokens; their keys and values go to the blocks that the sequences hold.
   void forward(std::span<const StepPart> parts, const BlockManager& blocks);
@@ -42,11 +45,14 @@ class Executor {
   void set_observer(LinearObserver* observer) { context_.observer = observer; }
 
  private:
-  Batch upload_batch(std::span<const StepPart> parts, const BlockManager& blocks);
+  bool is_recordable(std::span<const StepPart> parts) const;
+  Batch upload_batch(std::span<const StepPart> parts, const BlockManager& blocks, bool is_padded);
+  void run_layers(const Batch& batch);
   std::span<std::int32_t> stage(std::int64_t count);
 
   Ops& ops_;
   const Model& model_;
+  ExecutorConfig config_;
   KvCache kv_;
   Arena arena_;
   ExecContext context_;

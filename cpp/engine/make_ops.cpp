@@ -43,6 +43,16 @@ int parse_cuda_index(const std::string& device) {
   return index;
 }
 
+// The first GPU, where its backend is installed and finds one. What keeps it away is worth no message: the CPU serves as well.
+std::unique_ptr<Ops> make_gpu_ops_if_any(DType dtype) {
+  try {
+    const Backend& backend = load_backend("cuda");
+    return backend.probe().devices.empty() ? nullptr : backend.create_ops(0, dtype);
+  } catch (const DeviceError&) {
+    return nullptr;
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Ops> make_ops(const DeviceOptions& options, Allocator& allocator) {
@@ -53,6 +63,10 @@ std::unique_ptr<Ops> make_ops(const DeviceOptions& options, Allocator& allocator
   if (options.device == "cuda" || options.device.starts_with("cuda:")) {
     const int index = parse_cuda_index(options.device);
     return load_backend("cuda").create_ops(index, dtype.value_or(DType::f16));
+  }
+  // float32 and a choice of instruction set are the CPU's alone.
+  if (options.device == "auto" && options.isa == "auto" && dtype != DType::f32) {
+    if (std::unique_ptr<Ops> ops = make_gpu_ops_if_any(dtype.value_or(DType::f16)); ops != nullptr) return ops;
   }
   const bool is_reference = options.device == "reference";
   require(is_reference || options.device == "auto" || options.device == "cpu",

@@ -45,7 +45,7 @@ class Model {
   virtual WeightStats stats() const = 0;
   // Bytes of arena that forward() needs for at most these sizes.
   virtual std::size_t arena_bytes(std::int64_t max_tokens, std::int64_t max_logits) const = 0;
-  virtual KvCacheShape kv_shape() const = 0;  // num_layers, num_kv_heads of this rank, head_dim; the rest 0
+  virtual KvCacheShape kv_shape() const = 0;  // num_layers, num_kv_heads of this rank, head_dim, dtype; the rest 0
 
   virtual void embed(ExecContext& ctx, const Batch& batch, const Tensor& hidden) const = 0;  // hidden [n, h] out
   virtual void layer(ExecContext& ctx, std::int64_t i, const KvCache& kv, const Batch& batch, const Tensor& hidden) const = 0;  // in place

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "core/memory.h"
@@ -68,6 +69,12 @@ struct RopeTable {
   Tensor sin;
 };
 
+// Memory of a device that is not the host's: what it has, and what a KV cache may still take.
+struct DeviceMemory {
+  std::int64_t total_bytes = 0;
+  std::int64_t free_bytes = 0;
+};
+
 struct AttentionParams {
   float scale = 1.0F;               // of q·k
   std::int64_t sliding_window = 0;  // a token sees itself and the window - 1 before it; 0 = all
@@ -80,13 +87,15 @@ class Ops {
   virtual Device device() const = 0;
   virtual DType activation_dtype() const = 0;
   virtual Allocator& allocator() = 0;
-  virtual std::string description() const = 0;  // "cpu avx512-bf16, 2 threads"
+  virtual std::string description() const = 0;                                        // "cpu avx512-bf16, 2 threads"
+  virtual std::optional<DeviceMemory> device_memory() const { return std::nullopt; }  // nullopt: the host's
 
   // Weights are packed once, at load. Value dtypes are kept (f32, f16 or bf16).
   std::unique_ptr<PackedWeight> pack(const Tensor& dense);         // host [m, k]
   std::unique_ptr<PackedWeight> pack(const SparseWeight& weight);  // host, validated
 
-  // Host <-> device, contiguous, converting nothing. Complete on return.
+  // Host <-> device, contiguous, converting nothing. upload: the host's memory may change on return, and later verbs see what it held.
+  // download: complete on return.
   void upload(const Tensor& device_out, const Tensor& host);
   void download(const Tensor& host_out, const Tensor& device);
   virtual void synchronize() = 0;
@@ -111,13 +120,15 @@ class Ops {
   // Draws or scores one token per row of logits (f32 [rows, vocab], used as scratch). Complete on return.
   void sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result);
 
-  // On a device with graphs the first call of a key records fn and later calls replay the recording; elsewhere it just calls fn.
+  // Whether run_recorded records; the caller then keeps a key's shapes and addresses the same.
+  virtual bool records() const { return false; }
+  // On a device with graphs early calls of a key record fn and later ones replay the recording; elsewhere it just calls fn.
   virtual void run_recorded(std::uint64_t key, const std::function<void()>& fn);
 
  protected:
   virtual std::unique_ptr<PackedWeight> do_pack_dense(const Tensor& dense) = 0;
   virtual std::unique_ptr<PackedWeight> do_pack_sparse(const SparseWeight& weight) = 0;
-  virtual void do_copy(const Tensor& out, const Tensor& in) = 0;
+  virtual void do_copy(const Tensor& out, const Tensor& in) = 0;  // has read host memory on return
   virtual void do_embedding(const Tensor& out, const Tensor& table, const Tensor& ids, std::int64_t row_begin, bool accumulate) = 0;
   virtual void do_rms_norm(const Tensor& out, const Tensor& x, const Tensor& weight, float eps) = 0;
   virtual void do_layer_norm(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) = 0;

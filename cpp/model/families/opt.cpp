@@ -62,7 +62,10 @@ class OptModel final : public Model {
   }
 
   KvCacheShape kv_shape() const override {
-    return {.num_layers = config_.num_layers, .num_kv_heads = layers_.front().attention.num_kv_heads, .head_dim = config_.head_dim};
+    return {.num_layers = config_.num_layers,
+            .num_kv_heads = layers_.front().attention.num_kv_heads,
+            .head_dim = config_.head_dim,
+            .dtype = dtype_};
   }
 
   void embed(ExecContext& ctx, const Batch& batch, const Tensor& hidden) const override {

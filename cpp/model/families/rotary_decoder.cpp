@@ -49,7 +49,10 @@ std::size_t RotaryDecoder::arena_bytes(std::int64_t max_tokens, std::int64_t max
 }
 
 KvCacheShape RotaryDecoder::kv_shape() const {
-  return {.num_layers = config_.num_layers, .num_kv_heads = layers_.front().attention.num_kv_heads, .head_dim = config_.head_dim};
+  return {.num_layers = config_.num_layers,
+          .num_kv_heads = layers_.front().attention.num_kv_heads,
+          .head_dim = config_.head_dim,
+          .dtype = dtype_};
 }
 
 std::string layer_prefix(std::int64_t layer) { return "model.layers." + std::to_string(layer); }

@@ -123,9 +123,10 @@ inline std::vector<Bounded> exact_attention(const AttentionProblem& p, DType act
       sum += term;
       magnitude += std::abs(term);
     }
-    // An error of a score changes its weight, and the total, by that factor.
+    // An error of a score changes its weight, and the total, by that factor. Matrix units multiply weights of the activations' type.
     const double from_scores = 2 * sum_error(c.head_dim, score_magnitude) * magnitude;
-    out.push_back({sum, storage_error(act, sum) + sum_error(end - begin, 2 * magnitude) + from_scores});
+    const double from_weights = act == DType::f32 ? 0 : unit_roundoff(act) * magnitude;
+    out.push_back({sum, storage_error(act, sum) + sum_error(end - begin, 2 * magnitude) + from_scores + from_weights});
   }
   return out;
 }

@@ -1,8 +1,8 @@
 // Cases of Ops::linear: every weight dtype and density, odd sizes, every epilogue, against the sum in double.
 #pragma once
 
-#include <array>
 #include <string>
+#include <vector>
 
 #include "support/test_tensor.h"
 #include "support/tolerance.h"
@@ -23,6 +23,12 @@ inline double exact_activation(double x, Activation activation) {
 
 inline constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::gelu, Activation::gelu_tanh,
                                               Activation::silu};
+
+// The weight types that a backend keeps as they are: all where activations are f32; one with half activations converts to their type.
+inline std::vector<DType> weight_dtypes(const Ops& ops) {
+  const DType act = ops.activation_dtype();
+  return act == DType::f32 ? std::vector<DType>{DType::f32, DType::f16, DType::bf16} : std::vector<DType>{act};
+}
 
 // A weight [m, k] on the host and packed. sparsity < 0: dense format.
 struct TestWeight {
@@ -114,7 +120,7 @@ inline void linear_cases_of(Ops& ops, DType inputs) {
                         {7, 63, 17}, {8, 96, 64}, {9, 200, 33}, {17, 40, 9}, {33, 129, 67}, {64, 72, 20}, {1, 2049, 130}};
   unsigned index = 0;
   for (const Size& size : sizes) {
-    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    for (const DType dtype : weight_dtypes(ops)) {
       for (const double sparsity : {-1.0, 0.0, 0.4, 0.5, 0.9, 1.0}) {
         LinearCase c{.n = size.n, .k = size.k, .m = size.m, .weight_dtype = dtype, .sparsity = sparsity, .inputs = inputs};
         c.bias = index % 2 == 1;
@@ -135,7 +141,8 @@ inline void linear_random_cases_of(Ops& ops, DType inputs) {
   Random random(77);
   for (unsigned trial = 0; trial < 150; ++trial) {
     LinearCase c{.n = 1 + random.below(40), .k = 1 + random.below(300), .m = 1 + random.below(100), .inputs = inputs};
-    c.weight_dtype = std::array{DType::f32, DType::f16, DType::bf16}[static_cast<std::size_t>(random.below(3))];
+    const std::vector<DType> dtypes = weight_dtypes(ops);
+    c.weight_dtype = dtypes[static_cast<std::size_t>(random.below(3)) % dtypes.size()];
     c.sparsity = random.below(4) == 0 ? -1 : random.uniform();
     c.bias = random.below(2) == 0;
     c.residual = random.below(2) == 0;
@@ -154,7 +161,7 @@ inline void linear_random_cases(Ops& ops) { linear_random_cases_of(ops, DType::f
 // A row's bits depend neither on the rows beside it nor on how many there are.
 inline void linear_rows_stand_alone(Ops& ops) {
   constexpr std::int64_t kRows = 37, kCols = 203, kOutputs = 45;
-  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+  for (const DType dtype : weight_dtypes(ops)) {
     for (const double sparsity : {-1.0, 0.5}) {
       Random random(11);
       const TestWeight weight(ops, dtype, kOutputs, kCols, sparsity, random);

@@ -225,9 +225,11 @@ class Session {
     ExecContext ctx{.ops = ops_, .comm = comm_, .arena = arena, .observer = observer};
     const OwnedTensor logits(ops_.allocator(), DType::f32, {n, model_->config().vocab_size});
     model_->forward(ctx, *kv_, batch, logits.view);
-    ops_.synchronize();
+    HostAllocator host;
+    const OwnedTensor on_host(host, DType::f32, {n, model_->config().vocab_size});
+    ops_.download(on_host.view, logits.view);
     arena_used_ = {arena.peak(), arena.used(), arena.capacity()};
-    return to_floats(logits.view);
+    return to_floats(on_host.view);
   }
 
   struct ArenaUse {
