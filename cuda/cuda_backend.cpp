@@ -1,6 +1,6 @@
 // The plugin's one exported function and the backend behind it.
 #include "build_id.h"
-#include "core/error.h"
+#include "cuda_ops.h"
 #include "launch/device_probe.h"
 #include "ops/plugin.h"
 
@@ -12,8 +12,8 @@ class CudaBackend final : public Backend {
  public:
   BackendProbe probe() const override { return probe_devices(); }
 
-  std::unique_ptr<Ops> create_ops(int, DType) const override {
-    throw DeviceError("device 'cuda': this build finds NVIDIA GPUs but has no operations for them yet; use device='cpu'");
+  std::unique_ptr<Ops> create_ops(int device_index, DType activation_dtype) const override {
+    return make_cuda_ops(device_index, activation_dtype);
   }
 };
 

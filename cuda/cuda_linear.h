@@ -1,0 +1,45 @@
+// Ops::linear on the GPU: which kernel serves a product, and the workspaces they need.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include "cublas_lt.h"
+#include "cuda_weight.h"
+#include "ops/ops.h"
+
+namespace gossamer::cuda {
+
+class CudaLinear {
+ public:
+  // allocator: of the device; outlives this. cublas: null = the backend's own kernel serves all dense products.
+  CudaLinear(Allocator& allocator, const DeviceLimits& limits, std::unique_ptr<CublasLt> cublas, DType act);
+
+  void apply(const Tensor& out, const Tensor& x, const PackedWeight& weight, const Epilogue& epilogue, cudaStream_t stream);
+  // Makes room, at the first large batch, for the largest weight noted to be expanded.
+  void note_weight(const SparseTiles& weight);
+  // Bytes that large batches will still take.
+  std::int64_t pending_bytes() const;
+
+ private:
+  void sparse(const Tensor& out, const Tensor& x, const SparseTiles& weight, const Epilogue& epilogue, cudaStream_t stream);
+  void expanded(const Tensor& out, const Tensor& x, const SparseTiles& weight, const Epilogue& epilogue, cudaStream_t stream);
+  void dense(const Tensor& out, const Tensor& x, const void* weight, std::int64_t stride, const Epilogue& epilogue, cudaStream_t stream);
+  bool by_library(const Tensor& out, const Tensor& x, const void* weight, std::int64_t stride, const Epilogue& epilogue,
+                  cudaStream_t stream);
+  const SpmmConfig& spmm_config(const SparseTiles& weight, std::int64_t n, bool is_aligned);
+
+  DeviceLimits limits_;
+  std::unique_ptr<CublasLt> cublas_;
+  DType act_;
+  // Plans by what they depend on: m, k, n, the largest record, alignment.
+  std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, bool>, SpmmConfig> configs_;
+  Workspace partials_, tickets_, expansion_, sums_, library_space_;
+  std::size_t expansion_bytes_ = 0;
+  std::size_t expansion_held_ = 0;
+};
+
+}  // namespace gossamer::cuda

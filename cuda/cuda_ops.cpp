@@ -1,0 +1,328 @@
+#include "cuda_ops.h"
+
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "core/thread_pool.h"
+#include "cuda_linear.h"
+#include "cuda_sampler.h"
+#include "graphs.h"
+#include "launch/attention.h"
+#include "launch/device_probe.h"
+#include "launch/rowwise.h"
+#include "status.h"
+
+namespace gossamer::cuda {
+namespace {
+
+constexpr std::size_t kStagingBytes = std::size_t{4} << 20;
+constexpr std::int64_t kReservedBytes = std::int64_t{512} << 20;  // for the verbs' workspaces, graphs and the driver
+constexpr double kLog2E = 1.4426950408889634;
+
+// A stream of its own: nothing of the process waits for it, nor it for anything.
+class Stream {
+ public:
+  explicit Stream(int device_index) {
+    check_status(cudaSetDevice(device_index), "cudaSetDevice");
+    check_status(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  }
+  ~Stream() { cudaStreamDestroy(stream_); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+// Pinned memory through which small uploads go, so that the host need not wait for them.
+class Staging {
+ public:
+  explicit Staging(Allocator& pinned) : slots_{Buffer(pinned, kStagingBytes), Buffer(pinned, kStagingBytes)} {
+    for (cudaEvent_t& event : events_) check_status(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+  }
+  ~Staging() {
+    for (const cudaEvent_t event : events_) cudaEventDestroy(event);
+  }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  void upload(void* to, const void* from, std::size_t bytes, cudaStream_t stream) {
+    next_ = (next_ + 1) % slots_.size();
+    check_status(cudaEventSynchronize(events_[next_]), "upload (cudaEventSynchronize)");
+    std::memcpy(slots_[next_].data(), from, bytes);
+    check_status(cudaMemcpyAsync(to, slots_[next_].data(), bytes, cudaMemcpyHostToDevice, stream), "upload (cudaMemcpyAsync)");
+    check_status(cudaEventRecord(events_[next_], stream), "upload (cudaEventRecord)");
+  }
+
+ private:
+  std::array<Buffer, 2> slots_;
+  std::array<cudaEvent_t, 2> events_{};
+  std::size_t next_ = 0;
+};
+
+DeviceLimits limits_of(int device_index) {
+  const auto attribute = [&](cudaDeviceAttr name) {
+    int value = 0;
+    check_status(cudaDeviceGetAttribute(&value, name, device_index), "cudaDeviceGetAttribute");
+    return value;
+  };
+  DeviceLimits limits;
+  limits.num_sms = attribute(cudaDevAttrMultiProcessorCount);
+  limits.shared_bytes_per_block = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  limits.shared_bytes_per_sm = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+  limits.dependent_launch = attribute(cudaDevAttrComputeCapabilityMajor) >= 9;
+  return limits;
+}
+
+std::unique_ptr<CublasLt> load_library() {
+  std::string problem;
+  std::unique_ptr<CublasLt> library = CublasLt::load(problem);
+  if (library == nullptr) log(LogLevel::warning, "dense products will be slow: " + problem);
+  return library;
+}
+
+class CudaOps final : public Ops {
+ public:
+  CudaOps(int device_index, DType act, std::string name)
+      : device_{Device::Kind::cuda, device_index},
+        act_(act),
+        name_(std::move(name)),
+        stream_(device_index),
+        allocator_(device_index),
+        staging_(pinned_),
+        partials_(allocator_),
+        linear_(allocator_, limits_of(device_index), load_library(), act),
+        sampler_(allocator_, pinned_) {}
+  ~CudaOps() override {
+    cudaSetDevice(device_.index);
+    cudaStreamSynchronize(stream_.get());
+  }
+
+  Device device() const override { return device_; }
+  DType activation_dtype() const override { return act_; }
+  Allocator& allocator() override { return allocator_; }
+  std::string description() const override { return device_.to_string() + ", " + name_; }
+  void synchronize() override { check_status(cudaStreamSynchronize(bound()), "the GPU's work (cudaStreamSynchronize)"); }
+
+  bool records() const override { return true; }
+  void run_recorded(std::uint64_t key, const std::function<void()>& fn) override { graphs_.run(key, fn, bound()); }
+
+  std::optional<DeviceMemory> device_memory() const override {
+    check_status(cudaSetDevice(device_.index), "cudaSetDevice");
+    std::size_t free_bytes = 0, total_bytes = 0;
+    check_status(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
+    const std::int64_t wanted = kReservedBytes + linear_.pending_bytes();
+    return DeviceMemory{static_cast<std::int64_t>(total_bytes), static_cast<std::int64_t>(free_bytes) - wanted};
+  }
+
+ protected:
+  std::unique_ptr<PackedWeight> do_pack_dense(const Tensor& dense) override {
+    bound();
+    return std::make_unique<DenseWeight>(dense, act_, allocator_, pool_);
+  }
+  std::unique_ptr<PackedWeight> do_pack_sparse(const SparseWeight& weight) override {
+    bound();
+    auto packed = std::make_unique<SparseTiles>(weight, act_, allocator_, pool_);
+    linear_.note_weight(*packed);
+    return packed;
+  }
+
+  void do_copy(const Tensor& out, const Tensor& in) override {
+    const auto bytes = static_cast<std::size_t>(in.nbytes());
+    const cudaStream_t stream = bound();
+    if (in.device() == Device{} && bytes <= kStagingBytes) {
+      staging_.upload(out.raw(), in.raw(), bytes, stream);
+      return;
+    }
+    check_status(cudaMemcpyAsync(out.raw(), in.raw(), bytes, cudaMemcpyDefault, stream), "copy (cudaMemcpyAsync)");
+    if (in.device() == Device{}) synchronize();  // the host's memory may change on return
+  }
+
+  void do_embedding(const Tensor& out, const Tensor& table, const Tensor& ids, std::int64_t row_begin, bool accumulate) override {
+    EmbeddingParams p;
+    p.out = out.raw();
+    p.table = table.raw();
+    p.ids = ids.data<const std::int32_t>();
+    p.n = out.size(0);
+    p.size = out.size(1);
+    p.rows = table.size(0);
+    p.row_begin = row_begin;
+    p.out_stride = out.stride(0);
+    p.table_stride = table.stride(0);
+    p.accumulate = accumulate;
+    check_status(launch_embedding(p, act_, table.dtype(), bound()), "embedding");
+  }
+
+  void do_rms_norm(const Tensor& out, const Tensor& x, const Tensor& weight, float eps) override { norm(out, x, weight, {}, eps); }
+  void do_layer_norm(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) override {
+    norm(out, x, weight, bias, eps);
+  }
+
+  void do_linear(const Tensor& out, const Tensor& x, const PackedWeight& weight, const Epilogue& epilogue) override {
+    linear_.apply(out, x, weight, epilogue, bound());
+  }
+
+  void do_gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) override {
+    GatedParams p;
+    p.out = out.raw();
+    p.gate_up = gate_up.raw();
+    p.n = out.size(0);
+    p.size = out.size(1);
+    p.out_stride = out.stride(0);
+    p.in_stride = gate_up.stride(0);
+    p.act = static_cast<Act>(activation);
+    check_status(launch_gated(p, act_, bound()), "gated_activation");
+  }
+
+  void do_rope_and_write_kv(const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
+                            const Batch& batch) override {
+    RopeKvParams p;
+    p.q = q.raw();
+    p.k = k.raw();
+    p.v = v.raw();
+    p.keys = kv.keys.raw();
+    p.values = kv.values.raw();
+    p.slots = batch.slots.data<const std::int32_t>();
+    if (rope != nullptr) {
+      p.cos = rope->cos.data<const float>();
+      p.sin = rope->sin.data<const float>();
+      p.positions = batch.positions.data<const std::int32_t>();
+      p.rotary_half = static_cast<std::int32_t>(rope->cos.size(1));
+    }
+    p.q_token = q.stride(0);
+    p.q_head = q.stride(1);
+    p.k_token = k.stride(0);
+    p.k_head = k.stride(1);
+    p.v_token = v.stride(0);
+    p.v_head = v.stride(1);
+    p.n = static_cast<std::int32_t>(batch.num_tokens);
+    p.num_heads = static_cast<std::int32_t>(q.size(1));
+    p.num_kv_heads = static_cast<std::int32_t>(k.size(1));
+    p.head_dim = static_cast<std::int32_t>(k.size(2));
+    p.block_size = static_cast<std::int32_t>(kv.keys.size(2));
+    check_status(launch_rope_kv(p, act_, kv.keys.dtype(), bound()), "rope_and_write_kv");
+  }
+
+  void do_attention(const Tensor& out, const Tensor& q, const KvLayer& kv, const Batch& batch, const AttentionParams& params) override {
+    if (q.size(2) > kMaxHeadDim) {
+      throw InvalidArgument("attention: head_dim = " + std::to_string(q.size(2)) + "; this backend has at most " +
+                            std::to_string(kMaxHeadDim));
+    }
+    PagedAttentionParams p;
+    p.q = q.raw();
+    p.out = out.raw();
+    p.keys = kv.keys.raw();
+    p.values = kv.values.raw();
+    p.query_start = batch.query_start.data<const std::int32_t>();
+    p.context_len = batch.context_len.data<const std::int32_t>();
+    p.block_table = batch.block_table.data<const std::int32_t>();
+    p.table_stride = batch.block_table.stride(0);
+    p.q_token = q.stride(0);
+    p.q_head = q.stride(1);
+    p.out_token = out.stride(0);
+    p.out_head = out.stride(1);
+    p.n = static_cast<std::int32_t>(q.size(0));
+    p.num_seqs = static_cast<std::int32_t>(batch.num_seqs);
+    p.num_heads = static_cast<std::int32_t>(q.size(1));
+    p.num_kv_heads = static_cast<std::int32_t>(kv.keys.size(1));
+    p.head_dim = static_cast<std::int32_t>(q.size(2));
+    p.block_size = static_cast<std::int32_t>(kv.keys.size(2));
+    p.window = static_cast<std::int32_t>(params.sliding_window);
+    p.scale_log2 = static_cast<float>(params.scale * kLog2E);
+    const AttentionPlan plan = plan_attention(p, act_, kv.keys.dtype(), batch.max_query_len, batch.max_context_len);
+    p.num_splits = plan.num_splits;
+    if (plan.partial_floats > 0) {
+      p.partials = static_cast<float*>(partials_.reserve(static_cast<std::size_t>(plan.partial_floats) * sizeof(float)));
+    }
+    check_status(launch_attention(p, plan, act_, kv.keys.dtype(), bound()), "attention");
+  }
+
+  void do_gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override {
+    GatherParams p;
+    p.out = out.raw();
+    p.x = x.raw();
+    p.rows = rows.data<const std::int32_t>();
+    p.n = out.size(0);
+    p.size = out.size(1);
+    p.out_stride = out.stride(0);
+    p.x_stride = x.stride(0);
+    check_status(launch_gather(p, act_, bound()), "gather_rows");
+  }
+
+  void do_add(const Tensor& x, const Tensor& y) override {
+    AddParams p;
+    p.x = x.raw();
+    p.y = y.raw();
+    p.n = x.size(0);
+    p.size = x.size(1);
+    p.x_stride = x.stride(0);
+    p.y_stride = y.stride(0);
+    check_status(launch_add(p, act_, bound()), "add");
+  }
+
+  void do_sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result) override {
+    sampler_.sample(logits, batch, result, bound());
+  }
+
+ private:
+  // The stream, with its device made this thread's own: any thread may call a verb.
+  cudaStream_t bound() const {
+    check_status(cudaSetDevice(device_.index), "cudaSetDevice");
+    return stream_.get();
+  }
+
+  void norm(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) {
+    const bool is_flat = x.rank() == 2;
+    NormParams p;
+    p.out = out.raw();
+    p.x = x.raw();
+    p.weight = weight.raw();
+    p.bias = bias.raw();
+    p.inner = is_flat ? 1 : x.size(1);
+    p.vectors = x.size(0) * p.inner;
+    p.size = weight.size(0);
+    p.x_outer = x.stride(0);
+    p.x_inner = is_flat ? 0 : x.stride(1);
+    p.out_outer = out.stride(0);
+    p.out_inner = is_flat ? 0 : out.stride(1);
+    p.eps = eps;
+    check_status(launch_norm(p, act_, bound()), bias.defined() ? "layer_norm" : "rms_norm");
+  }
+
+  Device device_;
+  DType act_;
+  std::string name_;
+  Stream stream_;
+  CudaAllocator allocator_;
+  PinnedAllocator pinned_;
+  Staging staging_;
+  ThreadPool pool_;  // packs weights
+  Workspace partials_;
+  CudaLinear linear_;
+  CudaSampler sampler_;
+  Graphs graphs_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> make_cuda_ops(int device_index, DType activation_dtype) {
+  const BackendProbe probe = probe_devices();
+  const auto count = static_cast<int>(probe.devices.size());
+  if (device_index >= count) {
+    throw DeviceError("device 'cuda:" + std::to_string(device_index) + "': this machine has " + std::to_string(count) +
+                      (count == 1 ? " GPU" : " GPUs") + "; the first is cuda:0");
+  }
+  require(activation_dtype == DType::f16 || activation_dtype == DType::bf16,
+          "dtype must be auto, float16 or bfloat16 on a GPU, not '" + std::string(name_of(activation_dtype)) + "'");
+  return std::make_unique<CudaOps>(device_index, activation_dtype, probe.devices[static_cast<std::size_t>(device_index)].name);
+}
+
+}  // namespace gossamer::cuda

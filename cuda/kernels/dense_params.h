@@ -1,0 +1,31 @@
+// Plain parameter struct of the dense product without a library, and of the expansion of a tiled weight.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/activation_kind.h"
+
+namespace gossamer::cuda {
+
+// out[n, m] = activation(x[n, k] · Wᵀ + bias) + residual
+struct DenseParams {
+  const void* weight = nullptr;    // [m, k], rows ldw apart: 16-byte aligned, zeros behind k
+  const void* x = nullptr;         // [n, k]
+  void* out = nullptr;             // [n, m]
+  const void* bias = nullptr;      // [m] or null
+  const void* residual = nullptr;  // [n, m] of out's type, or null; may be out itself
+  std::int64_t ldw = 0, ldx = 0, ldo = 0, ldr = 0;
+  std::int64_t m = 0, k = 0, n = 0;
+  Act act{};
+};
+
+// Writes a bitmap-tiled weight (cpp/sparse/FORMAT.md) as a dense [m, k], rows ldw apart; columns behind k are zeroed up to ldw.
+struct ExpandParams {
+  const std::uint8_t* data = nullptr;
+  const std::uint32_t* offsets = nullptr;  // units of 16 bytes
+  void* out = nullptr;
+  std::int64_t ldw = 0;
+  std::int32_t m = 0, k = 0, row_blocks = 0, records = 0;
+};
+
+}  // namespace gossamer::cuda

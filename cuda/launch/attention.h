@@ -1,0 +1,28 @@
+// Launches rotary embedding with KV write, and paged attention.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "core/dtype.h"
+#include "kernels/attention_params.h"
+
+namespace gossamer::cuda {
+
+cudaError_t launch_rope_kv(const RopeKvParams& params, DType act, DType kv, cudaStream_t stream);
+
+enum class AttentionKernel { any, decode };
+
+// How one call runs; a function of sizes alone, so that a recorded step and a plain one agree.
+struct AttentionPlan {
+  AttentionKernel kernel = AttentionKernel::any;
+  std::int32_t num_splits = 1;
+  std::int64_t partial_floats = 0;  // workspace
+};
+AttentionPlan plan_attention(const PagedAttentionParams& params, DType act, DType kv, std::int64_t max_query_len,
+                             std::int64_t max_context_len);
+inline constexpr std::int32_t kMaxHeadDim = 256;
+
+// params.num_splits and partials as planned.
+cudaError_t launch_attention(const PagedAttentionParams& params, const AttentionPlan& plan, DType act, DType kv, cudaStream_t stream);
+
+}  // namespace gossamer::cuda

@@ -1,0 +1,50 @@
+#include "kernels/dense.cuh"
+#include "launch/dense.h"
+#include "launch/dispatch.cuh"
+
+namespace gossamer::cuda {
+namespace {
+
+template <class T, class Out, int kTokens>
+void launch_tokens(const DenseParams& p, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>((p.m + kDenseWarps - 1) / kDenseWarps), static_cast<unsigned>((p.n + kTokens - 1) / kTokens));
+  if (p.k % 8 == 0 && is_vectorizable(p.x, p.ldx)) {
+    dense_kernel<T, Out, kTokens, true><<<grid, kDenseWarps * 32, 0, stream>>>(p);
+  } else {
+    dense_kernel<T, Out, kTokens, false><<<grid, kDenseWarps * 32, 0, stream>>>(p);
+  }
+}
+
+template <class T, class Out>
+cudaError_t launch_out(const DenseParams& p, cudaStream_t stream) {
+  if (p.n == 1) {
+    launch_tokens<T, Out, 1>(p, stream);
+  } else if (p.n == 2) {
+    launch_tokens<T, Out, 2>(p, stream);
+  } else if (p.n <= 4) {
+    launch_tokens<T, Out, 4>(p, stream);
+  } else {
+    launch_tokens<T, Out, 8>(p, stream);
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+cudaError_t launch_dense(const DenseParams& params, DType act, DType out, cudaStream_t stream) {
+  return visit_half(act, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    return out == DType::f32 ? launch_out<T, float>(params, stream) : launch_out<T, T>(params, stream);
+  });
+}
+
+cudaError_t launch_expand(const ExpandParams& params, DType act, cudaStream_t stream) {
+  const std::int64_t records = std::int64_t{params.row_blocks} * params.records;
+  return visit_half(act, [&](auto tag) {
+    expand_bitmap_kernel<typename decltype(tag)::type>
+        <<<static_cast<unsigned>((records + kDenseWarps - 1) / kDenseWarps), kDenseWarps * 32, 0, stream>>>(params);
+    return cudaGetLastError();
+  });
+}
+
+}  // namespace gossamer::cuda
