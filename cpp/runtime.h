@@ -25,7 +25,10 @@ struct RuntimeOptions {
   std::int64_t block_size = 16;
   std::int64_t kv_cache_memory = 0;     // bytes; 0 = the model's need, but no more than a quarter of free memory (CPU) or the next (GPU)
   double gpu_memory_utilization = 0.9;  // share of the GPU's memory that weights, activations and KV cache may fill
-  bool enforce_eager = false;           // never record decode steps as CUDA graphs; the same tokens, more slowly
+  // Not empty: the text of a config.json; a model of this shape with random weights is made, and the path is just its name.
+  std::string random_config;
+  double random_sparsity = 0.0;  // of the products in the layers
+  bool enforce_eager = false;    // never record decode steps as CUDA graphs; the same tokens, more slowly
   int num_threads = 0;
   std::string isa = "auto";  // auto | portable | avx2 | avx512 | avx512-bf16 (CPU)
   std::uint64_t seed = 0;

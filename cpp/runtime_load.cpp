@@ -122,6 +122,8 @@ void validate(const RuntimeOptions& options) {
   require_between("kv_cache_memory", options.kv_cache_memory, 0, kAny);
   require(options.gpu_memory_utilization > 0 && options.gpu_memory_utilization <= 1,
           "gpu_memory_utilization must be above 0 and at most 1, not " + std::to_string(options.gpu_memory_utilization));
+  require(options.random_sparsity >= 0 && options.random_sparsity < 1,
+          "sparsity must be at least 0 and below 1, not " + std::to_string(options.random_sparsity));
   require(options.tensor_parallel_size == 0 || options.tensor_parallel_size == 1,
           "tensor_parallel_size must be 0 or 1 in this build, not " + std::to_string(options.tensor_parallel_size));
   require(options.verify == "full" || options.verify == "header", "verify must be full or header, not '" + printable(options.verify) + "'");
@@ -133,11 +135,20 @@ LoadedModel load(const std::string& model_path, const RuntimeOptions& options, A
   LoadedModel loaded;
   loaded.ops = make_ops({options.device, options.dtype, options.isa, options.num_threads}, allocator);
   loaded.comm = make_single_communicator();
-  const Checkpoint checkpoint =
-      Checkpoint::open(model_path, options.verify == "full" ? Verify::full : Verify::header, options.allow_symlinks);
+  Manifest manifest;
   ThreadPool pool(options.num_threads);
-  loaded.model =
-      load_model(checkpoint, *loaded.ops, *loaded.comm, pool, {.progress = options.load_progress, .max_positions = options.max_model_len});
+  const LoadOptions load_options{.progress = options.load_progress, .max_positions = options.max_model_len};
+  if (!options.random_config.empty()) {
+    loaded.model = make_random_model(options.random_config, {.sparsity = options.random_sparsity, .seed = options.seed}, *loaded.ops,
+                                     *loaded.comm, pool, load_options);
+    manifest.model_id = "random";
+    manifest.pruning_json = "null";
+  } else {
+    const Checkpoint checkpoint =
+        Checkpoint::open(model_path, options.verify == "full" ? Verify::full : Verify::header, options.allow_symlinks);
+    loaded.model = load_model(checkpoint, *loaded.ops, *loaded.comm, pool, load_options);
+    manifest = checkpoint.manifest();
+  }
   const KvPlan plan = plan_kv(*loaded.model, *loaded.ops, options);
   loaded.config = {.max_model_len = plan.max_model_len,
                    .max_num_seqs = options.max_num_seqs,
@@ -147,7 +158,7 @@ LoadedModel load(const std::string& model_path, const RuntimeOptions& options, A
                    .max_queue = options.max_queue,
                    .seed = options.seed,
                    .enforce_eager = options.enforce_eager};
-  loaded.info = describe(model_path, checkpoint.manifest(), loaded);
+  loaded.info = describe(model_path, manifest, loaded);
   return loaded;
 }
 

@@ -135,6 +135,14 @@ class CudaOps final : public Ops {
     return packed;
   }
 
+  std::unique_ptr<PackedWeight> do_pack_random(const RandomWeight& weight) override {
+    if (weight.dtype != act_) return Ops::do_pack_random(weight);
+    if (!weight.is_sparse) return std::make_unique<DenseWeight>(weight, allocator_, bound());
+    auto packed = std::make_unique<SparseTiles>(weight, allocator_, bound());
+    linear_.note_weight(*packed);
+    return packed;
+  }
+
   void do_copy(const Tensor& out, const Tensor& in) override {
     const auto bytes = static_cast<std::size_t>(in.nbytes());
     const cudaStream_t stream = bound();

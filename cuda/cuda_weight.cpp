@@ -2,10 +2,13 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "core/error.h"
+#include "launch/random.h"
 #include "status.h"
 
 namespace gossamer::cuda {
@@ -39,6 +42,16 @@ void convert(const Tensor& out, const Tensor& in) {
   });
 }
 
+RandomParams random_params(const RandomWeight& weight) {
+  RandomParams params;
+  params.rows = weight.rows;
+  params.cols = weight.cols;
+  params.seed = weight.seed;
+  params.threshold = weight.threshold();
+  params.scale = weight.scale;
+  return params;
+}
+
 }  // namespace
 
 DenseWeight::DenseWeight(const Tensor& dense, DType dtype, Allocator& allocator, ThreadPool& pool)
@@ -60,6 +73,14 @@ DenseWeight::DenseWeight(const Tensor& dense, DType dtype, Allocator& allocator,
   upload(values_.view, padded.view);
 }
 
+DenseWeight::DenseWeight(const RandomWeight& weight, Allocator& allocator, cudaStream_t stream)
+    : rows_(weight.rows), cols_(weight.cols), values_(allocator, weight.dtype, {rows_, round_up(cols_, kRowElements)}) {
+  RandomParams params = random_params(weight);
+  params.dense = values_.view.raw();
+  params.ld = stride();
+  check_status(launch_random_dense(params, weight.dtype, stream), "a random weight (kernel)");
+}
+
 SparseTiles::SparseTiles(const SparseWeight& weight, DType dtype, Allocator& allocator, ThreadPool& pool) {
   HostAllocator host;
   SparseWeight stored = weight;
@@ -77,6 +98,43 @@ SparseTiles::SparseTiles(const SparseWeight& weight, DType dtype, Allocator& all
   view_.offsets = offsets_.view(DType::i32, {packed.view.offsets.numel()});
   upload(view_.data, packed.view.data);
   upload(view_.offsets, packed.view.offsets);
+}
+
+SparseTiles::SparseTiles(const RandomWeight& weight, Allocator& allocator, cudaStream_t stream) {
+  view_.format = TileFormat::bitmap;
+  view_.rows = weight.rows;
+  view_.cols = weight.cols;
+  view_.dtype = weight.dtype;
+  const std::int64_t records = view_.num_records();
+  offsets_ = Buffer(allocator, static_cast<std::size_t>(records + 1) * sizeof(std::int32_t));
+  view_.offsets = offsets_.view(DType::i32, {records + 1});
+  RandomParams params = random_params(weight);
+  params.row_blocks = view_.row_blocks();
+  params.records = view_.records_per_row_block();
+  params.units = view_.offsets.data<std::int32_t>();
+  check_status(launch_random_count(params, stream), "a random weight (counting kernel)");
+
+  std::vector<std::int32_t> offsets(static_cast<std::size_t>(records + 1));
+  const std::size_t bytes = offsets.size() * sizeof(std::int32_t);
+  check_status(cudaMemcpyAsync(offsets.data(), offsets_.data(), bytes, cudaMemcpyDeviceToHost, stream), "a random weight (download)");
+  check_status(cudaStreamSynchronize(stream), "a random weight");
+  std::int64_t units = 0;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(records); ++i) {
+    const std::int64_t own = offsets[i];
+    offsets[i] = static_cast<std::int32_t>(units);
+    units += own;
+    view_.max_record_bytes = std::max(view_.max_record_bytes, own * kRecordUnit);
+  }
+  check(units <= std::numeric_limits<std::int32_t>::max(), "a weight's records fit 32-bit offsets");
+  offsets.back() = static_cast<std::int32_t>(units);
+  data_ = Buffer(allocator, static_cast<std::size_t>(units * kRecordUnit));
+  view_.data = data_.view(DType::u8, {units * kRecordUnit});
+  view_.nnz = (units * kRecordUnit - 256 * records) / 2;  // up to the records' padding
+  check_status(cudaMemcpyAsync(offsets_.data(), offsets.data(), bytes, cudaMemcpyHostToDevice, stream), "a random weight (upload)");
+  params.offsets = view_.offsets.data<std::int32_t>();
+  params.data = view_.data.data<std::uint8_t>();
+  check_status(launch_random_records(params, weight.dtype, stream), "a random weight (kernel)");
+  check_status(cudaStreamSynchronize(stream), "a random weight");  // the host's offsets go
 }
 
 }  // namespace gossamer::cuda

@@ -1,6 +1,8 @@
 // The packed weights of the CUDA backend. Values are converted to the activations' type, which is what the tensor cores multiply.
 #pragma once
 
+#include <cuda_runtime_api.h>
+
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +18,7 @@ namespace gossamer::cuda {
 class DenseWeight final : public PackedWeight {
  public:
   DenseWeight(const Tensor& dense, DType dtype, Allocator& allocator, ThreadPool& pool);
+  DenseWeight(const RandomWeight& weight, Allocator& allocator, cudaStream_t stream);
   std::int64_t rows() const override { return rows_; }
   std::int64_t cols() const override { return cols_; }
   std::int64_t nbytes() const override { return values_.view.nbytes(); }
@@ -35,6 +38,7 @@ class DenseWeight final : public PackedWeight {
 class SparseTiles final : public PackedWeight {
  public:
   SparseTiles(const SparseWeight& weight, DType dtype, Allocator& allocator, ThreadPool& pool);
+  SparseTiles(const RandomWeight& weight, Allocator& allocator, cudaStream_t stream);
   std::int64_t rows() const override { return view_.rows; }
   std::int64_t cols() const override { return view_.cols; }
   std::int64_t nbytes() const override { return view_.nbytes(); }

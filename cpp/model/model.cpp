@@ -50,4 +50,14 @@ std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, Ops& ops, Commun
   return model;
 }
 
+std::unique_ptr<Model> make_random_model(const std::string& config_json, const RandomWeights& weights, Ops& ops, Communicator& comm,
+                                         ThreadPool& pool, const LoadOptions& options) {
+  const ModelConfig config = parse_model_config(config_json, "");
+  require_divisible(config, comm.size());
+  WeightLoader loader(weights, ops, comm, pool, options);
+  std::unique_ptr<Model> model = find_family(config.architecture)->build(config, loader);
+  ops.synchronize();
+  return model;
+}
+
 }  // namespace gossamer

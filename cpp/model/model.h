@@ -55,6 +55,13 @@ class Model {
   void forward(ExecContext& ctx, const KvCache& kv, const Batch& batch, const Tensor& logits) const;
 };
 
+// A model without files: every weight random, norms 1, biases 0. Products in the layers are sparse if sparsity > 0, the embedding and the
+// head always dense.
+struct RandomWeights {
+  double sparsity = 0.0;
+  std::uint64_t seed = 0;
+};
+
 struct LoadOptions {
   std::function<void(std::int64_t bytes_done, std::int64_t bytes_total)> progress = {};  // may throw to cancel
   std::int64_t max_positions = 0;  // rotary tables reach this far; 0 = as far as the model's configuration
@@ -63,5 +70,8 @@ struct LoadOptions {
 // Checks config and tensor list first, then reads, slices for this rank and packs.
 std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, Ops& ops, Communicator& comm, ThreadPool& pool,
                                   const LoadOptions& options = {});
+// From the text of a config.json alone.
+std::unique_ptr<Model> make_random_model(const std::string& config_json, const RandomWeights& weights, Ops& ops, Communicator& comm,
+                                         ThreadPool& pool, const LoadOptions& options = {});
 
 }  // namespace gossamer

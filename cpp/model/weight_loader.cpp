@@ -66,7 +66,7 @@ struct WeightLoader::Part {
 
 WeightLoader::WeightLoader(Mode mode, const Checkpoint& checkpoint, Ops& ops, Communicator& comm, ThreadPool& pool,
                            const LoadOptions& options)
-    : mode_(mode), checkpoint_(checkpoint), ops_(ops), comm_(comm), pool_(pool), options_(options) {
+    : mode_(mode), checkpoint_(&checkpoint), ops_(ops), comm_(comm), pool_(pool), options_(options) {
   if (planning()) return;
   for (const auto& [name, record] : checkpoint.manifest().tensors) {
     const std::int64_t elements =
@@ -94,13 +94,13 @@ WeightLoader::Range WeightLoader::own_range(std::int64_t total, std::int64_t par
 }
 
 WeightLoader::Part WeightLoader::read_rows(const std::string& name, Range rows) {
-  const TensorRecord& record = checkpoint_.manifest().tensors.at(name);
+  const TensorRecord& record = checkpoint_->manifest().tensors.at(name);
   Part part;
   part.sparse = record.encoding == TensorRecord::Encoding::bitmap;
   if (part.sparse) {
-    part.bitmap = checkpoint_.read_sparse_rows(name, rows.begin, rows.end, host_, pool_);
+    part.bitmap = checkpoint_->read_sparse_rows(name, rows.begin, rows.end, host_, pool_);
   } else {
-    part.dense = checkpoint_.read_dense_rows(name, rows.begin, rows.end, host_, pool_);
+    part.dense = checkpoint_->read_dense_rows(name, rows.begin, rows.end, host_, pool_);
   }
   report_progress(record);
   return part;
@@ -108,7 +108,7 @@ WeightLoader::Part WeightLoader::read_rows(const std::string& name, Range rows) 
 
 // A column range touches every chunk of the file: it is read and verified in bands of rows, of which this rank's columns are kept.
 WeightLoader::Part WeightLoader::read_cols(const std::string& name, Range cols) {
-  const TensorRecord& record = checkpoint_.manifest().tensors.at(name);
+  const TensorRecord& record = checkpoint_->manifest().tensors.at(name);
   const std::int64_t rows = record.shape[0];
   const std::int64_t all = record.shape[1];
   const std::int64_t band = std::max<std::int64_t>(1, kBandBytes / (all * static_cast<std::int64_t>(size_of(record.dtype))));
@@ -119,10 +119,10 @@ WeightLoader::Part WeightLoader::read_cols(const std::string& name, Range cols) 
   for (std::int64_t begin = 0; begin < rows; begin += band) {
     const std::int64_t end = std::min(rows, begin + band);
     if (part.sparse) {
-      const OwnedSparseWeight whole = checkpoint_.read_sparse_rows(name, begin, end, host_, pool_);
+      const OwnedSparseWeight whole = checkpoint_->read_sparse_rows(name, begin, end, host_, pool_);
       kept.push_back(slice_cols(whole.view, cols.begin, cols.end, host_));
     } else {
-      const OwnedTensor whole = checkpoint_.read_dense_rows(name, begin, end, host_, pool_);
+      const OwnedTensor whole = checkpoint_->read_dense_rows(name, begin, end, host_, pool_);
       copy_matrix(part.dense.view.rows(begin, end), whole.view.slice(1, cols.begin, cols.end), pool_);
     }
   }
@@ -139,9 +139,9 @@ OwnedTensor WeightLoader::plain(Part part) {
 }
 
 OwnedTensor WeightLoader::read_plain(const std::string& name) {
-  const TensorRecord& record = checkpoint_.manifest().tensors.at(name);
+  const TensorRecord& record = checkpoint_->manifest().tensors.at(name);
   if (record.shape.size() == 2) return plain(read_rows(name, {0, record.shape[0]}));
-  OwnedTensor vector = checkpoint_.read_dense(name, host_, pool_);
+  OwnedTensor vector = checkpoint_->read_dense(name, host_, pool_);
   report_progress(record);
   return vector;
 }
@@ -191,6 +191,7 @@ Linear WeightLoader::linear(const LinearSpec& spec) {
     if (spec.bias) expect(spec.modules[i] + ".bias", {spec.rows[i]});
   }
   if (planning()) return {};
+  if (is_random()) return random_linear(spec, std::move(names));
   std::vector<Part> parts;
   for (std::size_t i = 0; i < names.size(); ++i) {
     parts.push_back(spec.shard == Shard::cols && comm_.size() > 1 ? read_cols(names[i], own_range(spec.cols, comm_.size()))
@@ -232,6 +233,7 @@ OwnedTensor WeightLoader::to_device(const Tensor& host) {
 OwnedTensor WeightLoader::vector(const std::string& name, std::int64_t size) {
   expect(name, {size});
   if (planning()) return {};
+  if (is_random()) return constant(size, name.ends_with(".bias") ? 0.0F : 1.0F);
   const OwnedTensor stored = read_plain(name);
   const OwnedTensor converted(host_, ops_.activation_dtype(), {size});
   convert_row(converted.view, stored.view);
@@ -250,6 +252,7 @@ OwnedTensor WeightLoader::constant(std::int64_t size, float value) {
 OwnedTensor WeightLoader::table(const std::string& name, std::int64_t rows, std::int64_t cols) {
   expect(name, {rows, cols});
   if (planning()) return {};
+  if (is_random()) return random_table(rows, cols);
   const OwnedTensor stored = read_plain(name);
   return to_device(stored.view);
 }
@@ -264,6 +267,7 @@ Vocabulary WeightLoader::vocabulary(const std::string& embedding_module, const s
     if (!config.tie_word_embeddings) linear(head);
     return vocabulary;
   }
+  if (is_random()) return random_vocabulary(head, config);
   const Range own = own_range(config.vocab_size, comm_.size());
   vocabulary.row_begin = own.begin;
   {

@@ -25,8 +25,10 @@ struct LinearSpec {
 
 class WeightLoader {
  public:
-  enum class Mode { plan, load };
+  enum class Mode { plan, load, random };
   WeightLoader(Mode mode, const Checkpoint& checkpoint, Ops& ops, Communicator& comm, ThreadPool& pool, const LoadOptions& options);
+  // Reads nothing: weights are random (random_weights.cpp).
+  WeightLoader(const RandomWeights& weights, Ops& ops, Communicator& comm, ThreadPool& pool, const LoadOptions& options);
 
   Linear linear(const LinearSpec& spec);
   // A norm's weight or a bias, in the activation dtype.
@@ -56,6 +58,11 @@ class WeightLoader {
   };
   void expect(const std::string& name, std::vector<std::int64_t> shape);
   bool planning() const { return mode_ == Mode::plan; }
+  bool is_random() const { return mode_ == Mode::random; }
+  RandomWeight random_weight(std::int64_t rows, std::int64_t cols);  // dense, of the next seed
+  Linear random_linear(const LinearSpec& spec, std::vector<std::string> names);
+  OwnedTensor random_table(std::int64_t rows, std::int64_t cols);
+  Vocabulary random_vocabulary(const LinearSpec& head, const ModelConfig& config);
   Range own_range(std::int64_t total, std::int64_t parts) const;
   Range own_rows(const LinearSpec& spec, std::size_t module) const;
   Part read_rows(const std::string& name, Range rows);
@@ -69,7 +76,7 @@ class WeightLoader {
   void report_progress(const TensorRecord& record);
 
   Mode mode_;
-  const Checkpoint& checkpoint_;
+  const Checkpoint* checkpoint_;  // null: random
   Ops& ops_;
   Communicator& comm_;
   ThreadPool& pool_;
@@ -77,6 +84,8 @@ class WeightLoader {
   HostAllocator host_;  // staging
   std::map<std::string, std::vector<std::int64_t>> expected_;
   WeightStats stats_;
+  RandomWeights random_{};
+  std::uint64_t num_random_ = 0;
   std::int64_t bytes_done_ = 0;
   std::int64_t bytes_total_ = 0;
 };

@@ -12,6 +12,7 @@
 
 #include "core/memory.h"
 #include "core/tensor.h"
+#include "ops/random_weight.h"
 #include "ops/sampling.h"
 #include "sparse/sparse_weight.h"
 
@@ -93,6 +94,7 @@ class Ops {
   // Weights are packed once, at load. Value dtypes are kept (f32, f16 or bf16).
   std::unique_ptr<PackedWeight> pack(const Tensor& dense);         // host [m, k]
   std::unique_ptr<PackedWeight> pack(const SparseWeight& weight);  // host, validated
+  std::unique_ptr<PackedWeight> pack(const RandomWeight& weight);  // made where it is used
 
   // Host <-> device, contiguous, converting nothing. upload: the host's memory may change on return, and later verbs see what it held.
   // download: complete on return.
@@ -128,7 +130,8 @@ class Ops {
  protected:
   virtual std::unique_ptr<PackedWeight> do_pack_dense(const Tensor& dense) = 0;
   virtual std::unique_ptr<PackedWeight> do_pack_sparse(const SparseWeight& weight) = 0;
-  virtual void do_copy(const Tensor& out, const Tensor& in) = 0;  // has read host memory on return
+  virtual std::unique_ptr<PackedWeight> do_pack_random(const RandomWeight& weight);  // here: makes it on the host and packs that
+  virtual void do_copy(const Tensor& out, const Tensor& in) = 0;                     // has read host memory on return
   virtual void do_embedding(const Tensor& out, const Tensor& table, const Tensor& ids, std::int64_t row_begin, bool accumulate) = 0;
   virtual void do_rms_norm(const Tensor& out, const Tensor& x, const Tensor& weight, float eps) = 0;
   virtual void do_layer_norm(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) = 0;

@@ -158,6 +158,42 @@ inline void linear_random_cases_of(Ops& ops, DType inputs) {
 inline void linear_cases(Ops& ops) { linear_cases_of(ops, DType::f32); }
 inline void linear_random_cases(Ops& ops) { linear_random_cases_of(ops, DType::f32); }
 
+// Random weights are their formula's: products with rows of the identity show every element. 64 rows at a time, and all at once.
+inline void random_weight_cases(Ops& ops) {
+  constexpr std::int64_t kCols = 203, kOutputs = 130;
+  std::vector<float> identity(kCols * kCols);
+  for (std::size_t i = 0; i < kCols; ++i) identity[i * kCols + i] = 1;
+  const TestTensor x(ops, ops.activation_dtype(), {kCols, kCols}, identity);
+  for (const DType dtype : weight_dtypes(ops)) {
+    for (const bool is_sparse : {false, true}) {
+      const RandomWeight wanted{.rows = kOutputs, .cols = kCols, .dtype = dtype, .is_sparse = is_sparse, .sparsity = 0.6, .seed = 42};
+      const std::unique_ptr<PackedWeight> weight = ops.pack(wanted);
+      EXPECT_EQ(weight->is_sparse(), is_sparse);
+      EXPECT_EQ(weight->dtype(), dtype);
+      for (const std::int64_t step : {std::int64_t{64}, kCols}) {
+        const TestTensor out = TestTensor::poisoned(ops, ops.activation_dtype(), {kCols, kOutputs});
+        for (std::int64_t begin = 0; begin < kCols; begin += step) {
+          const std::int64_t end = std::min(begin + step, kCols);
+          ops.linear(out.view().rows(begin, end), x.view().rows(begin, end), *weight, {});
+        }
+        const std::vector<float> actual = out.read();
+        std::int64_t kept = 0;
+        for (std::int64_t row = 0; row < kOutputs; ++row) {
+          for (std::int64_t col = 0; col < kCols; ++col) {
+            const std::uint64_t bits = random_bits(wanted.seed, static_cast<std::uint64_t>(row * kCols + col));
+            const bool is_kept = bits >> 32 >= wanted.threshold();
+            kept += is_kept ? 1 : 0;
+            ASSERT_EQ(actual[static_cast<std::size_t>(col * kOutputs + row)],
+                      is_kept ? round_to(dtype, random_value(bits, wanted.scale)) : 0)
+                << row << ", " << col;
+          }
+        }
+        EXPECT_NEAR(static_cast<double>(kept) / (kOutputs * kCols), is_sparse ? 0.4 : 1.0, 0.02);
+      }
+    }
+  }
+}
+
 // A row's bits depend neither on the rows beside it nor on how many there are.
 inline void linear_rows_stand_alone(Ops& ops) {
   constexpr std::int64_t kRows = 37, kCols = 203, kOutputs = 45;
