@@ -23,7 +23,8 @@ class KvCache {
  public:
   KvCache(Allocator& allocator, const KvCacheShape& shape);
   const KvCacheShape& shape() const { return shape_; }
-  const KvLayer& layer(std::int64_t i) const { return layers_[static_cast<std::size_t>(i)]; }
+  // A pool of a single layer serves every layer in turn: layer streaming runs one over all tokens before the next.
+  const KvLayer& layer(std::int64_t i) const { return layers_[layers_.size() == 1 ? 0 : static_cast<std::size_t>(i)]; }
   std::int64_t nbytes() const;
 
  private:

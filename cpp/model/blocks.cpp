@@ -24,6 +24,7 @@ void Vocabulary::logits(ExecContext& ctx, const Tensor& out, const Tensor& x) co
 }
 
 std::size_t Vocabulary::logits_scratch_bytes(std::int64_t rows, std::int64_t vocab_size) const {
+  if (!head.is_loaded()) return 0;
   const std::int64_t own = head.weight().rows();
   return own == vocab_size ? 0 : arena_bytes_of(DType::f32, rows, own);
 }

@@ -24,6 +24,7 @@ class Linear {
   void apply(ExecContext& ctx, const Tensor& out, const Tensor& x, Activation activation = Activation::none,
              const Tensor& residual = {}) const;
 
+  bool is_loaded() const { return weight_ != nullptr; }
   const PackedWeight& weight() const { return *weight_; }
 
  private:

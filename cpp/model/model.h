@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -65,6 +66,9 @@ struct RandomWeights {
 struct LoadOptions {
   std::function<void(std::int64_t bytes_done, std::int64_t bytes_total)> progress = {};  // may throw to cancel
   std::int64_t max_positions = 0;  // rotary tables reach this far; 0 = as far as the model's configuration
+  // For layer streaming. Parts whose first tensor is not selected stay empty and must not be used; null = load everything.
+  std::function<bool(const std::string& name)> select = {};
+  std::map<std::string, Tensor> replacements = {};  // host matrices, floating, of the stored shape, to use instead of the stored ones
 };
 
 // Checks config and tensor list first, then reads, slices for this rank and packs.

@@ -96,6 +96,11 @@ WeightLoader::Range WeightLoader::own_range(std::int64_t total, std::int64_t par
 WeightLoader::Part WeightLoader::read_rows(const std::string& name, Range rows) {
   const TensorRecord& record = checkpoint_->manifest().tensors.at(name);
   Part part;
+  if (const auto replacement = options_.replacements.find(name); replacement != options_.replacements.end()) {
+    part.dense = OwnedTensor(host_, replacement->second.dtype(), {rows.end - rows.begin, record.shape[1]});
+    copy_matrix(part.dense.view, replacement->second.rows(rows.begin, rows.end), pool_);
+    return part;
+  }
   part.sparse = record.encoding == TensorRecord::Encoding::bitmap;
   if (part.sparse) {
     part.bitmap = checkpoint_->read_sparse_rows(name, rows.begin, rows.end, host_, pool_);
@@ -190,7 +195,7 @@ Linear WeightLoader::linear(const LinearSpec& spec) {
     expect(names.back(), {spec.rows[i], spec.cols});
     if (spec.bias) expect(spec.modules[i] + ".bias", {spec.rows[i]});
   }
-  if (planning()) return {};
+  if (planning() || !is_selected(names.front())) return {};
   if (is_random()) return random_linear(spec, std::move(names));
   std::vector<Part> parts;
   for (std::size_t i = 0; i < names.size(); ++i) {
@@ -232,7 +237,7 @@ OwnedTensor WeightLoader::to_device(const Tensor& host) {
 
 OwnedTensor WeightLoader::vector(const std::string& name, std::int64_t size) {
   expect(name, {size});
-  if (planning()) return {};
+  if (planning() || !is_selected(name)) return {};
   if (is_random()) return constant(size, name.ends_with(".bias") ? 0.0F : 1.0F);
   const OwnedTensor stored = read_plain(name);
   const OwnedTensor converted(host_, ops_.activation_dtype(), {size});
@@ -251,7 +256,7 @@ OwnedTensor WeightLoader::constant(std::int64_t size, float value) {
 
 OwnedTensor WeightLoader::table(const std::string& name, std::int64_t rows, std::int64_t cols) {
   expect(name, {rows, cols});
-  if (planning()) return {};
+  if (planning() || !is_selected(name)) return {};
   if (is_random()) return random_table(rows, cols);
   const OwnedTensor stored = read_plain(name);
   return to_device(stored.view);
@@ -267,6 +272,7 @@ Vocabulary WeightLoader::vocabulary(const std::string& embedding_module, const s
     if (!config.tie_word_embeddings) linear(head);
     return vocabulary;
   }
+  if (!is_selected(name)) return vocabulary;
   if (is_random()) return random_vocabulary(head, config);
   const Range own = own_range(config.vocab_size, comm_.size());
   vocabulary.row_begin = own.begin;

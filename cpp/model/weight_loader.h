@@ -63,6 +63,7 @@ class WeightLoader {
   Linear random_linear(const LinearSpec& spec, std::vector<std::string> names);
   OwnedTensor random_table(std::int64_t rows, std::int64_t cols);
   Vocabulary random_vocabulary(const LinearSpec& head, const ModelConfig& config);
+  bool is_selected(const std::string& name) const { return !options_.select || options_.select(name); }
   Range own_range(std::int64_t total, std::int64_t parts) const;
   Range own_rows(const LinearSpec& spec, std::size_t module) const;
   Part read_rows(const std::string& name, Range rows);

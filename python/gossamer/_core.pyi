@@ -1,6 +1,10 @@
 """The C++ core of Gossamer. Private: use the gossamer package."""
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import numpy
+from numpy.typing import NDArray
 
 
 def version() -> str:
@@ -418,3 +422,39 @@ class Checkpoint:
 
     @property
     def architecture(self) -> str: ...
+
+class LayerStream:
+    """
+    A model run one layer at a time over hidden states that the caller keeps.
+    """
+
+    def __init__(self, path: str, device: str, dtype: str, isa: str, num_threads: int, max_tokens: int, max_length: int) -> None: ...
+
+    @property
+    def num_layers(self) -> int: ...
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    def load_embedding(self) -> None: ...
+
+    def load_layer(self, layer: int, replacements: dict) -> None:
+        """
+        Loads a layer; replacements maps weight names to f32, f16 or bf16 (uint16) matrices to use instead of the stored ones.
+        """
+
+    def load_head(self) -> None: ...
+
+    def embed(self, sequences: Sequence[Sequence[int]]) -> object:
+        """Hidden states f32 [tokens, hidden_size], sequence after sequence."""
+
+    def run_layer(self, lengths: Sequence[int], hidden: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], capture: bool) -> object:
+        """
+        The loaded layer, in place on hidden f32 [tokens, hidden_size]. With capture: [(weight names, input f32 [tokens, k])].
+        """
+
+    def head(self, hidden: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')]) -> object:
+        """Logits f32 [rows, vocab_size]."""
