@@ -8,7 +8,9 @@ __all__ = ["CALIBRATION", "EVALUATION"]
 
 _HERE = Path(__file__).resolve().parent
 
-# Prose, technical prose and chat turns: what a pruned model should still be good at.
-CALIBRATION = tuple(_HERE / name for name in ("calibration_prose.txt", "calibration_technical.txt", "calibration_chat.jsonl"))
+# Prose, technical prose, dialogue and code: what a pruned model should still be good at.
+CALIBRATION = tuple(
+    _HERE / name for name in ("calibration_prose.txt", "calibration_technical.txt", "calibration_chat.jsonl", "calibration_code.txt")
+)
 # Other books and other documents than those of the calibration.
 EVALUATION = tuple(_HERE / name for name in ("evaluation_prose.txt", "evaluation_technical.txt"))
