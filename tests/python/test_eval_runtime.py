@@ -1,4 +1,4 @@
-"""Prune, eval and bench with the real runtime on a tiny model."""
+"""Eval and bench with the real runtime on a tiny model."""
 
 from __future__ import annotations
 
@@ -11,91 +11,14 @@ from click.testing import CliRunner
 from gossamer import Runtime
 from gossamer.bench.fresh import measure_fresh
 from gossamer.bench.measure import Shape, measure, measure_model
-from gossamer.checkpoint import ModelReader
 from gossamer.cli import cli
 from gossamer.evaluate import EvaluationText, score_text
-from gossamer.prune import CalibrationSet, keep_masks, prune
-from gossamer.prune.calibration import collect_norms
-
-SEQUENCES = tuple(tuple(np.random.default_rng(i).integers(3, 250, 40 + i).tolist()) for i in range(4))
-CALIBRATION = CalibrationSet((SEQUENCES[:1], SEQUENCES[1:]))
 
 
 @pytest.fixture(scope="module")
 def text_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "text.txt"
     path.write_text("The small grey cat sleeps while the quick brown fox jumps, and 漢字とかな. " * 12, encoding="utf-8")
-    return path
-
-
-def rms_normed_embeddings(model, tokens):
-    """What the first layer's q, k and v projections see, from the stored weights in float64."""
-    with ModelReader(model) as reader:
-        hidden = reader.dense("model.embed_tokens.weight").astype(np.float64)[tokens]
-        weight = reader.dense("model.layers.0.input_layernorm.weight").astype(np.float64)
-        eps = reader.config["rms_norm_eps"]
-    return hidden / np.sqrt((hidden**2).mean(axis=1, keepdims=True) + eps) * weight
-
-
-def test_the_first_layers_norms_are_those_of_its_inputs(tiny_model):
-    norms = collect_norms(tiny_model, CALIBRATION, runtime_options={"num_threads": 2})
-    squares = [
-        np.mean(np.concatenate([rms_normed_embeddings(tiny_model, list(s)) for s in group]) ** 2, axis=0) for group in CALIBRATION.groups
-    ]
-    expected = np.sqrt(np.mean(squares, axis=0))
-    for projection in ("q_proj", "k_proj", "v_proj"):
-        np.testing.assert_allclose(norms[f"model.layers.0.self_attn.{projection}.weight"], expected, rtol=1e-5)
-
-
-def test_every_pruned_linear_is_calibrated_and_threads_do_not_matter(tiny_model):
-    one = collect_norms(tiny_model, CALIBRATION, runtime_options={"num_threads": 1})
-    two = collect_norms(tiny_model, CALIBRATION, runtime_options={"num_threads": 2})
-    assert len(one) == 3 * 7
-    for name, norm in one.items():
-        np.testing.assert_array_equal(norm, two[name])
-        assert (norm >= 0).all()
-        assert norm.any()
-
-
-def test_the_pruned_model_runs_and_says_how_sparse_it_is(tiny_model, tmp_path):
-    (report,) = prune(tiny_model, {0.7: tmp_path / "pruned"}, calibration=CALIBRATION, runtime_options={"num_threads": 2})
-    norms = collect_norms(tiny_model, CALIBRATION, runtime_options={"num_threads": 2})
-    with ModelReader(tiny_model) as before, ModelReader(report.directory) as after:
-        for name in norms:
-            mask = keep_masks(before.dense(name), [0.7], norms[name])[0]
-            np.testing.assert_array_equal(after.dense(name), np.where(mask, before.dense(name), 0))
-    with Runtime(report.directory, num_threads=2) as runtime:
-        assert runtime.info().sparsity == pytest.approx(report.actual_sparsity)
-        assert runtime.info().pruning["method"] == "wanda"
-        assert len(runtime.generate([[1, 2, 3]], max_tokens=4, ignore_eos=True)[0].outputs[0].token_ids) == 4
-
-
-def test_wanda_beats_magnitude_on_its_calibration_text(tmp_path, tiny_model):
-    """Inputs of very different strength are what Wanda is about: make some features of every norm loud."""
-    loud = _with_loud_features(tiny_model, tmp_path / "loud")
-    for method in ("wanda", "magnitude"):
-        prune(loud, {0.7: tmp_path / method}, method=method, calibration=CALIBRATION, runtime_options={"num_threads": 2})
-
-    def logprobs(model):
-        with Runtime(model, num_threads=2) as runtime:
-            return np.concatenate([scores[1:] for scores in runtime.score([list(s) for s in SEQUENCES])])
-
-    reference = logprobs(loud)
-    error = {method: np.abs(logprobs(tmp_path / method) - reference).mean() for method in ("wanda", "magnitude")}
-    assert error["wanda"] < 0.9 * error["magnitude"]
-
-
-def _with_loud_features(model, path):
-    from gossamer.checkpoint import ModelWriter
-
-    scale = np.where(np.arange(48) % 6 == 0, 8.0, 0.5).astype(np.float32)
-    with ModelReader(model) as reader:
-        source = {"kind": "gossamer", "name": "tiny", "sha256": reader.manifest.model_id}
-        with ModelWriter(path, side_files=reader.side_files(), source=source, producer="test") as writer:
-            for name in reader.names():
-                tensor = reader.dense(name)
-                writer.add_dense(name, tensor * scale if name.endswith("layernorm.weight") else tensor)
-            writer.finish()
     return path
 
 

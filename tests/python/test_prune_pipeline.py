@@ -8,9 +8,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from gossamer.checkpoint import ModelReader, ModelWriter
-from gossamer.outputs import Calibration
-from gossamer.prune import CalibrationSet, keep_masks, pipeline, prune
-from gossamer.prune.calibration import collect_norms
+from gossamer.prune import CalibrationSet, keep_masks, prune
 from gossamer.token_windows import windows
 from gossamer.tokenizer import Tokenizer as OurTokenizer
 
@@ -45,41 +43,21 @@ def make_model(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def fake_norms(shape_of):
-    def collect(model, calibration, *, runtime_options, progress=None):
-        rng = np.random.default_rng(1)
-        return {name: rng.random(shape[1]) + 0.1 for name, shape in shape_of.items()}
-
-    return collect
-
-
 @pytest.fixture
 def model(tmp_path):
     return make_model(tmp_path / "dense")
-
-
-@pytest.fixture
-def norms(model, monkeypatch):
-    with ModelReader(model) as reader:
-        shapes = {n: reader.record(n).shape for n in reader.names() if len(reader.record(n).shape) == 2}
-    collect = fake_norms(shapes)
-    monkeypatch.setattr(pipeline, "collect_norms", collect)
-    return collect(None, None, runtime_options={})
 
 
 def contents(path: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in path.iterdir()}
 
 
-def test_wanda_prunes_projections_and_copies_the_rest(model, norms, tmp_path):
+def test_projections_are_pruned_and_the_rest_is_copied(model, tmp_path):
     phases = []
     reports = prune(
-        model,
-        {0.25: tmp_path / "a", 0.5: tmp_path / "b"},
-        calibration=CALIBRATION,
-        progress=lambda phase, done, total: phases.append(phase),
+        model, {0.25: tmp_path / "a", 0.5: tmp_path / "b"}, method="magnitude", progress=lambda phase, done, total: phases.append(phase)
     )
-    assert {"calibrate", "prune"} == set(phases)
+    assert set(phases) == {"write"}
     with ModelReader(model) as dense:
         for report in reports:
             with ModelReader(report.directory) as pruned:
@@ -88,7 +66,7 @@ def test_wanda_prunes_projections_and_copies_the_rest(model, norms, tmp_path):
                 for name in dense.names():
                     before, after = dense.dense(name), pruned.dense(name)
                     if "_proj" in name:
-                        mask = keep_masks(before, [report.sparsity], norms[name])[0]
+                        mask = keep_masks(before, [report.sparsity])[0]
                         np.testing.assert_array_equal(after, np.where(mask, before, 0))
                         assert pruned.record(name).encoding == "bitmap"
                         zeros += np.count_nonzero(~mask)
@@ -98,17 +76,17 @@ def test_wanda_prunes_projections_and_copies_the_rest(model, norms, tmp_path):
                 assert zeros == report.zeros
                 assert pruned.side_files() == dense.side_files()
                 assert pruned.manifest.pruning == {
-                    "method": "wanda",
+                    "method": "magnitude",
                     "sparsity": report.sparsity,
-                    "calibration_sha256": CALIBRATION.sha256,
+                    "calibration_sha256": None,
                     "pattern": "unstructured",
                 }
                 assert pruned.manifest.source == {"kind": "gossamer", "name": "dense", "sha256": dense.manifest.model_id}
 
 
-def test_several_outputs_equal_single_runs(model, norms, tmp_path):
-    prune(model, {0.25: tmp_path / "a", 0.5: tmp_path / "b"}, calibration=CALIBRATION)
-    prune(model, {0.5: tmp_path / "c"}, calibration=CALIBRATION)
+def test_several_outputs_equal_single_runs(model, tmp_path):
+    prune(model, {0.25: tmp_path / "a", 0.5: tmp_path / "b"}, method="magnitude")
+    prune(model, {0.5: tmp_path / "c"}, method="magnitude")
     assert contents(tmp_path / "b") == contents(tmp_path / "c")
 
 
@@ -126,30 +104,31 @@ def test_pruning_again_keeps_what_is_zero(model, tmp_path):
 
 
 @pytest.mark.parametrize("failing_tensor", range(1, 9))
-def test_an_interrupted_run_leaves_nothing_and_resumes_to_the_same_bytes(model, norms, tmp_path, monkeypatch, failing_tensor):
-    prune(model, {0.5: tmp_path / "whole"}, calibration=CALIBRATION)
+def test_an_interrupted_run_leaves_nothing_and_resumes_to_the_same_bytes(model, tmp_path, monkeypatch, failing_tensor):
+    prune(model, {0.5: tmp_path / "whole"}, method="magnitude")
     calls = 0
-    real = pipeline._prune_tensor
+    real = ModelWriter.has
 
-    def stops(*args):
+    def stops(self, name):
         nonlocal calls
         calls += 1
         if calls == failing_tensor:
             raise KeyboardInterrupt
-        real(*args)
+        return real(self, name)
 
-    monkeypatch.setattr(pipeline, "_prune_tensor", stops)
-    with pytest.raises(KeyboardInterrupt):
-        prune(model, {0.5: tmp_path / "out"}, calibration=CALIBRATION)
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelWriter, "has", stops)
+        with pytest.raises(KeyboardInterrupt):
+            prune(model, {0.5: tmp_path / "out"}, method="magnitude")
     assert not (tmp_path / "out").exists()
-    prune(model, {0.5: tmp_path / "out"}, calibration=CALIBRATION)
+    prune(model, {0.5: tmp_path / "out"}, method="magnitude")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "sparsegpt"}, "method must be one of magnitude, wanda, not 'sparsegpt'"),
+        ({"method": "obs"}, "method must be one of magnitude, wanda, sparsegpt, not 'obs'"),
         ({"calibration": None}, "needs calibration text"),
         ({"outputs": {}}, "at least one sparsity"),
         ({"outputs": {1.0: "x"}}, "less than 1, not 1.0"),
@@ -211,33 +190,6 @@ class TestCalibrationSet:
         path.write_text("[1]\n")
         with pytest.raises(ValueError, match="line 1 is not"):
             CalibrationSet.from_files([path], {"tokenizer.json": tiny_tokenizer()}, num_tokens=100, length=20)
-
-
-def test_every_group_counts_the_same(monkeypatch):
-    """A feature excited only by the short group weighs as much as one excited only by the long group."""
-
-    class FakeRuntime:
-        def __init__(self, model, **options):
-            assert options == {"max_num_seqs": 1, "num_threads": 2}
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def calibrate(self, sequences, *, progress):
-            tokens = np.array([token for sequence in sequences for token in sequence], np.float64)
-            progress(len(sequences))
-            sums = np.array([np.sum((tokens == 1) * 4.0), np.sum((tokens == 2) * 4.0), np.sum(tokens**2)])
-            return Calibration(len(tokens), {"a.weight": sums})
-
-    monkeypatch.setattr("gossamer.runtime.Runtime", FakeRuntime)
-    done = []
-    calibration = CalibrationSet((((1, 1, 1), (1, 1, 1)), ((2, 2),)))
-    norms = collect_norms("model", calibration, runtime_options={"num_threads": 2}, progress=done.append)
-    np.testing.assert_allclose(norms["a.weight"], np.sqrt([2.0, 2.0, (1 + 4) / 2]))
-    assert done == [2, 3]
 
 
 @pytest.mark.parametrize("bos", [False, True])

@@ -22,9 +22,9 @@ Examples:
   gossamer prune hf/llama models/llama-mag50 --sparsity 0.5 --method magnitude
 
 \b
-With several sparsities, OUT gets the percentage appended: the second example makes models/smollm2-30, -40 and -50
-from one calibration. A calibration file is UTF-8 text, or .jsonl with one {"messages": [...]} per line, rendered with
-the model's chat template. An interrupted run resumes when it is started again.
+With several sparsities, OUT gets the percentage appended: the second example makes models/smollm2-30, -40 and -50.
+A calibration file is UTF-8 text, or .jsonl with one {"messages": [...]} per line, rendered with the model's chat
+template. An interrupted run resumes when it is started again.
 """
 
 
@@ -52,13 +52,18 @@ class Sparsities(click.ParamType):
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--sparsity", type=Sparsities(), required=True, help="Fraction of every projection's weights to drop.")
-@click.option("--method", type=click.Choice(["wanda", "magnitude"]), default="wanda", help="Score of a weight: |W|·‖X‖₂ or |W|.")
+@click.option(
+    "--method",
+    type=click.Choice(["magnitude", "wanda", "sparsegpt"]),
+    default="wanda",
+    help="How to choose: by |W|, by |W|·‖X‖₂, or by SparseGPT, which also moves the weights that stay.",
+)
 @click.option(
     "--calibration",
     "files",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Text to calibrate with; may be repeated, every file counts the same.  [default: built-in prose, technical prose and chat]",
+    help="Text to calibrate with; may be repeated, every file counts the same.  [default: built-in prose, technical prose, chat and code]",
 )
 @click.option("--calibration-tokens", type=click.IntRange(min=16), default=65536, help="At most how many tokens to calibrate with.")
 @click.option("--calibration-length", type=click.IntRange(min=16), default=512, help="Tokens per calibration sequence.")
@@ -87,7 +92,7 @@ def command(
     with ExitStack() as stack:
         source = model if is_model_directory(model) else _converted(model, out, stack, allow_nonfinite)
         calibration = None
-        if method == "wanda":
+        if method != "magnitude":
             with ModelReader(source) as reader:
                 side_files = reader.side_files()
             texts = files or _builtin_texts()
@@ -139,7 +144,7 @@ def _converted(source: Path, out: Path, stack: ExitStack, allow_nonfinite: bool)
 class Bars:
     """A progress bar per phase, on a terminal only."""
 
-    _UNITS = {"calibrate": "sequence", "prune": "tensor"}  # noqa: RUF012
+    _UNITS = {"prune": "step", "write": "tensor"}  # noqa: RUF012
 
     def __init__(self) -> None:
         self._bar: Any = None

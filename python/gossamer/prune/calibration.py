@@ -1,22 +1,20 @@
-"""What a pruner learns from text: the L2 norm of every input feature of every linear, in one pass of our own runtime."""
+"""The text that a pruner learns from, as token sequences in groups."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gossamer.chat_template import ChatTemplate
 from gossamer.token_windows import read_text, windows
 from gossamer.tokenizer import Tokenizer
 
-__all__ = ["CalibrationSet", "collect_norms"]
+__all__ = ["CalibrationSet"]
 
 _SHORTEST_WINDOW = 16
 
@@ -77,30 +75,3 @@ def _spread(items: list[list[int]], count: int) -> list[list[int]]:
     if count >= len(items):
         return items
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
-
-
-def collect_norms(
-    model: str | os.PathLike[str],
-    calibration: CalibrationSet,
-    *,
-    runtime_options: dict[str, Any],
-    progress: Callable[[int], None] | None = None,
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Run the sequences through the model; weight name → norm of every input feature, f64 [k].
-
-    The square of a norm is the mean over groups of the feature's mean square over tokens: ‖X‖₂ but for a factor, were there one group.
-    `progress` gets the sequences done so far.
-    """
-    from gossamer.runtime import Runtime
-
-    squares: dict[str, npt.NDArray[np.float64]] = {}
-    with Runtime(model, **({"max_num_seqs": 1} | runtime_options)) as runtime:
-        before = 0
-        for group in calibration.groups:
-            report = None if progress is None else lambda done, before=before: progress(before + done)
-            result = runtime.calibrate([list(sequence) for sequence in group], progress=report)
-            for name, sums in result.sum_squares.items():
-                mean = sums / (result.num_tokens * len(calibration.groups))
-                squares[name] = squares[name] + mean if name in squares else mean
-            before += len(group)
-    return {name: np.sqrt(values) for name, values in squares.items()}

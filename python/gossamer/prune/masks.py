@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["METHODS", "keep_masks", "num_dropped"]
+__all__ = ["METHODS", "keep_masks", "lowest", "num_dropped"]
 
-METHODS = ("magnitude", "wanda")
+METHODS = ("magnitude", "wanda", "sparsegpt")
 
 _BLOCK_ELEMENTS = 1 << 20  # scores held per thread
 
@@ -81,3 +81,15 @@ def _drop_lowest(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.
         ranks = np.cumsum(tied[crowded], axis=1)
         keep[crowded] &= ~tied[crowded] | (ranks <= room[crowded, None])
     return keep
+
+
+def lowest(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.bool_]:
+    """Mask of the `count` lowest scores of the whole array; of equal ones the first."""
+    flat = scores.ravel()
+    mask = np.zeros(flat.shape, np.bool_)
+    if count == 0:
+        return mask.reshape(scores.shape)
+    threshold = np.partition(flat, count - 1)[count - 1]
+    np.less(flat, threshold, out=mask)
+    mask[np.flatnonzero(flat == threshold)[: count - np.count_nonzero(mask)]] = True
+    return mask.reshape(scores.shape)

@@ -1,29 +1,28 @@
-"""From a model directory to pruned ones: one calibration and one pass over the weights serve every sparsity."""
+"""From a model directory to pruned ones, one for every sparsity asked for."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 import gossamer
 from gossamer.checkpoint import ModelReader, ModelWriter, TensorRecord
 from gossamer.errors import CheckpointError
-from gossamer.prune.calibration import CalibrationSet, collect_norms
+from gossamer.prune.calibration import CalibrationSet
+from gossamer.prune.layer_store import LayerStore
+from gossamer.prune.layerwise import layer_of, prune_layers
 from gossamer.prune.masks import METHODS, keep_masks
 from gossamer.prune.select import is_prunable
 
 __all__ = ["PruneReport", "prune"]
 
-Progress = Callable[[str, int, int], None]  # phase ("calibrate" or "prune"), done, total
+Progress = Callable[[str, int, int], None]  # phase ("prune" or "write"), done, total
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ def prune(
     ----------
     model : a directory made by `gossamer convert` (or by `prune`: then what is zero stays zero)
     outputs : sparsity → directory to make. Each is written atomically; an interrupted run resumes.
-    method : "wanda" (|W| · ‖X‖₂ within each output row) or "magnitude" (|W| within each output row)
-    calibration : token sequences, needed by "wanda"
+    method : "sparsegpt", "wanda" (|W| · ‖X‖₂ within each output row) or "magnitude" (|W| within each output row)
+    calibration : token sequences, needed by all but "magnitude"
     runtime_options : keyword arguments of the `Runtime` that calibrates
 
     Raises
@@ -69,49 +68,58 @@ def prune(
     """
     _check_arguments(outputs, method, calibration)
     report = progress or (lambda phase, done, total: None)
-    with ModelReader(model) as reader, ExitStack() as stack:
+    with ModelReader(model) as reader:
         records = {name: reader.record(name) for name in reader.names()}
         targets = [name for name, record in records.items() if is_prunable(name, record.shape)]
         if not targets:
             raise CheckpointError(f"{Path(model).name}: no attention or MLP projection found to prune", file=Path(model).name)
         source = {"kind": "gossamer", "name": Path(model).resolve().name, "sha256": reader.manifest.model_id}
         side_files = reader.side_files()
-        writers = {
-            sparsity: stack.enter_context(
-                ModelWriter(
-                    directory,
-                    side_files=side_files,
-                    source=source,
-                    producer=f"gossamer {gossamer.__version__}",
-                    overwrite=overwrite,
-                    resume_key=_resume_key(source["sha256"], method, sparsity, calibration),
-                    expected_bytes=_expected_bytes(records, set(targets), sparsity, side_files),
-                    allow_nonfinite=allow_nonfinite,
+        with ExitStack() as stack:  # every destination is checked and locked before the work begins
+            writers = {
+                sparsity: stack.enter_context(
+                    ModelWriter(
+                        directory,
+                        side_files=side_files,
+                        source=source,
+                        producer=f"gossamer {gossamer.__version__}",
+                        overwrite=overwrite,
+                        resume_key=_resume_key(source["sha256"], method, sparsity, calibration),
+                        expected_bytes=_expected_bytes(records, set(targets), sparsity, side_files),
+                        allow_nonfinite=allow_nonfinite,
+                    )
                 )
-            )
-            for sparsity, directory in outputs.items()
-        }
-        missing = [name for name in targets if not all(writer.has(name) for writer in writers.values())]
-        norms: dict[str, npt.NDArray[np.float64]] = {}
-        if method == "wanda" and missing:
-            assert calibration is not None
-            norms = _norms(model, calibration, missing, runtime_options or {}, report)
-        for done, name in enumerate(records):
-            report("prune", done, len(records))
-            _prune_tensor(reader, name, writers, name in targets, norms.get(name))
-        report("prune", len(records), len(records))
-        reports = []
-        for sparsity, writer in writers.items():
-            record = {
-                "method": method,
-                "sparsity": sparsity,
-                "calibration_sha256": calibration.sha256 if method == "wanda" and calibration else None,
-                "pattern": "unstructured",
+                for sparsity, directory in outputs.items()
             }
-            manifest = writer.finish(pruning=record)
-            weights = sum(manifest.tensors[name].size for name in targets)
-            kept = sum(manifest.tensors[name].nnz or 0 for name in targets)
-            reports.append(PruneReport(Path(outputs[sparsity]), method, sparsity, weights - kept, weights))
+            reports = []
+            for sparsity, writer in writers.items():
+                store = LayerStore(outputs[sparsity], _resume_key(source["sha256"], method, sparsity, calibration))
+                if method != "magnitude" and not all(writer.has(name) for name in targets):
+                    assert calibration is not None
+                    store.open()
+                    prune_layers(
+                        model,
+                        reader,
+                        dict.fromkeys(targets, sparsity),
+                        method,
+                        calibration,
+                        store,
+                        runtime_options=runtime_options or {},
+                        progress=lambda done, total: report("prune", done, total),
+                    )
+                _write(reader, records, set(targets), writer, sparsity, None if method == "magnitude" else store, report)
+                manifest = writer.finish(
+                    pruning={
+                        "method": method,
+                        "sparsity": sparsity,
+                        "calibration_sha256": calibration.sha256 if method != "magnitude" and calibration else None,
+                        "pattern": "unstructured",
+                    }
+                )
+                store.remove()
+                weights = sum(manifest.tensors[name].size for name in targets)
+                kept = sum(manifest.tensors[name].nnz or 0 for name in targets)
+                reports.append(PruneReport(Path(outputs[sparsity]), method, sparsity, weights - kept, weights))
     return reports
 
 
@@ -125,40 +133,38 @@ def _check_arguments(outputs: Mapping[float, Any], method: str, calibration: Cal
             raise ValueError(f"sparsity must be greater than 0 and less than 1, not {sparsity}")
     if len({os.path.abspath(path) for path in outputs.values()}) != len(outputs):
         raise ValueError("outputs must name a different directory for every sparsity")
-    if method == "wanda" and calibration is None:
-        raise ValueError("method 'wanda' needs calibration text; pass calibration, or use method 'magnitude'")
+    if method != "magnitude" and calibration is None:
+        raise ValueError(f"method {method!r} needs calibration text; pass calibration, or use method 'magnitude'")
 
 
-def _norms(
-    model: str | os.PathLike[str], calibration: CalibrationSet, names: Sequence[str], options: dict[str, Any], report: Progress
-) -> dict[str, npt.NDArray[np.float64]]:
-    total = calibration.num_sequences
-    report("calibrate", 0, total)
-    norms = collect_norms(model, calibration, runtime_options=options, progress=lambda done: report("calibrate", done, total))
-    report("calibrate", total, total)
-    unseen = [name for name in names if name not in norms]
-    if unseen:
-        raise RuntimeError(f"the calibration saw no input of {unseen[0]} (and {len(unseen) - 1} more); please report this as a bug")
-    return norms
-
-
-def _prune_tensor(
-    reader: ModelReader, name: str, writers: Mapping[float, ModelWriter], prunable: bool, norms: npt.NDArray[np.float64] | None
+def _write(
+    reader: ModelReader,
+    records: Mapping[str, TensorRecord],
+    targets: set[str],
+    writer: ModelWriter,
+    sparsity: float,
+    store: LayerStore | None,
+    report: Progress,
 ) -> None:
-    pending = {sparsity: writer for sparsity, writer in writers.items() if not writer.has(name)}
-    if not pending:
-        return
-    if prunable:
-        weight = reader.dense(name)
-        for writer, mask in zip(pending.values(), keep_masks(weight, pending, norms), strict=True):
-            writer.add_bitmap(name, weight, mask)
-        return
-    sparse = reader.record(name).encoding == "bitmap"
-    for writer in pending.values():
-        if sparse:
+    """Write every tensor in the reader's order: the pruned ones from the store (or by magnitude, without one), the rest as they are."""
+    layer, weights = -1, {}
+    for done, name in enumerate(records):
+        report("write", done, len(records))
+        if writer.has(name):
+            continue
+        if name in targets and store is None:
+            weight = reader.dense(name)
+            writer.add_bitmap(name, weight, keep_masks(weight, [sparsity])[0])
+        elif name in targets and store is not None:
+            if layer != layer_of(name):
+                layer = layer_of(name)
+                weights = store.load(layer)
+            writer.add_bitmap(name, weights[name])
+        elif records[name].encoding == "bitmap":
             writer.add_bitmap(name, reader.bitmap(name))
         else:
             writer.add_dense(name, reader.dense(name))
+    report("write", len(records), len(records))
 
 
 def _resume_key(model_id: str, method: str, sparsity: float, calibration: CalibrationSet | None) -> str:
