@@ -31,6 +31,7 @@ CudaLinear::CudaLinear(Allocator& allocator, const DeviceLimits& limits, std::un
       act_(act),
       partials_(allocator),
       tickets_(allocator),
+      packed_x_(allocator),
       expansion_(allocator),
       sums_(allocator),
       library_space_(allocator) {
@@ -78,6 +79,7 @@ void CudaLinear::sparse(const Tensor& out, const Tensor& x, const SparseTiles& w
   const std::size_t ticket_bytes = static_cast<std::size_t>(config.tickets) * sizeof(std::uint32_t);
   params.tickets = static_cast<std::uint32_t*>(tickets_.reserve(ticket_bytes, &is_new));
   if (is_new) check_status(cudaMemsetAsync(params.tickets, 0, tickets_.bytes(), stream), "linear (cudaMemsetAsync)");
+  if (config.packs_x) params.packed_x = static_cast<std::uint8_t*>(packed_x_.reserve(static_cast<std::size_t>(config.packed_x_bytes)));
   params.data = w.data.data<const std::uint8_t>();
   params.offsets = reinterpret_cast<const std::uint32_t*>(w.offsets.data<const std::int32_t>());
   params.x = x.raw();

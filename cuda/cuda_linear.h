@@ -37,7 +37,7 @@ class CudaLinear {
   DType act_;
   // Plans by what they depend on: m, k, n, the largest record, alignment.
   std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, bool>, SpmmConfig> configs_;
-  Workspace partials_, tickets_, expansion_, sums_, library_space_;
+  Workspace partials_, tickets_, packed_x_, expansion_, sums_, library_space_;
   std::size_t expansion_bytes_ = 0;
   std::size_t expansion_held_ = 0;
 };

@@ -1,6 +1,7 @@
 // The decode SpMM against cuBLASLt dense, on cold weights. One row of JSON per (kernel, shape, n, sparsity).
 //   spmm_bench --out rows.json [--shapes 4096x4096,...] [--sparsity 0.5,0.6] [--n 8,16] [--dtype f16] [--commit ID]
-//              [--warps 4x4] (rows x k, instead of the planner's choice) [--dependent-launch 0]
+//              [--warps 4x4,w4x3] (rows x k, w: wgmma, p: packed x; each is measured, instead of the planner's choice) [--dependent-launch
+//              0]
 // Method: i.i.d. random masks, distinct random values; weights rotated over copies of more than 256 MB so that DRAM is really read; CUDA
 // graphs of many launches, replayed; median. cuBLASLt: the fastest of up to 16 heuristics per (shape, n), same rotation. Outputs are
 // poisoned with NaN before the checked call and compared with fp64 on sampled rows.
@@ -224,7 +225,9 @@ double time_cublas(Shape s, std::int64_t n, bool bf16) {
 }
 
 struct Measured {
+  std::string kernel, config;
   double us, rel_error;
+  std::int64_t nbytes;
 };
 
 class SpmmCase {
@@ -247,15 +250,23 @@ class SpmmCase {
 
   std::int64_t nbytes() const { return packed_.view.nbytes(); }
 
-  Measured run(std::int64_t n, const DeviceLimits& limits, std::optional<SpmmShape> shape) {
+  // None where the arrangement that was asked for does not exist for this n.
+  std::optional<Measured> run(std::int64_t n, const DeviceLimits& limits, std::optional<SpmmShape> shape) {
     const bool bf16 = weight_.dtype() == DType::bf16;
     std::vector<std::uint16_t> x(static_cast<std::size_t>(n * weight_.cols));
     Random random{99};
     for (auto& v : x) v = half_bits((static_cast<float>(random() >> 40) + 0.5F) / 8388608.0F - 1.0F, bf16);
-    const SpmmConfig config = plan_spmm(
-        {packed_.view.format, weight_.rows, weight_.cols, n, packed_.view.max_record_bytes, weight_.cols % 8 == 0, shape}, limits);
+    SpmmConfig config;
+    try {
+      config = plan_spmm({packed_.view.format, weight_.rows, weight_.cols, n, packed_.view.max_record_bytes, weight_.cols % 8 == 0, shape},
+                         limits);
+    } catch (const std::exception&) {
+      if (shape) return std::nullopt;  // does not fit
+      throw;
+    }
     DeviceMemory dx(2 * x.size()), out(static_cast<std::size_t>(4 * n * weight_.rows)),
-        partials(4 * static_cast<std::size_t>(config.partial_floats)), tickets(4 * static_cast<std::size_t>(config.tickets));
+        partials(4 * static_cast<std::size_t>(config.partial_floats)), tickets(4 * static_cast<std::size_t>(config.tickets)),
+        packed_x(static_cast<std::size_t>(config.packed_x_bytes));
     cuda_check(cudaMemcpy(dx.as(), x.data(), 2 * x.size(), cudaMemcpyHostToDevice), "x");
     cuda_check(cudaMemset(tickets.as(), 0, 4 * static_cast<std::size_t>(config.tickets)), "tickets");
     cuda_check(cudaMemset(out.as(), 0xff, static_cast<std::size_t>(4 * n * weight_.rows)), "poison");
@@ -265,6 +276,7 @@ class SpmmCase {
     p.out = out.as();
     p.partials = partials.as<float>();
     p.tickets = tickets.as<std::uint32_t>();
+    p.packed_x = packed_x.as<std::uint8_t>();
     p.ldx = weight_.cols;
     p.ldo = p.ldr = weight_.rows;
     p.m = static_cast<std::int32_t>(weight_.rows);
@@ -279,13 +291,15 @@ class SpmmCase {
       q.data = data_[0].as<std::uint8_t>() + stride_ * static_cast<std::size_t>(copy);
       cuda_check(launch_spmm(q, config, packed_.view.format, bf16, stream), "launch");
     };
+    p.data = data_[0].as<std::uint8_t>();
     p.out_type = SpmmOut::f32;  // the check sees fp32 sums; the timing writes halves as cuBLAS does
+    if (shape && launch_spmm(p, config, packed_.view.format, bf16, nullptr) == cudaErrorInvalidConfiguration) return std::nullopt;
     call(0, nullptr);
     cuda_check(cudaDeviceSynchronize(), "spmm");
     const double error = relative_error(x, n, out.as<float>(), bf16);
     p.out_type = SpmmOut::same;
     const double us = time_graph(call, copies_, static_cast<double>(nbytes()) / 2.5e6);
-    return {us, error};
+    return Measured{std::string(name_of(packed_.view.format)), config.to_string(), us, error, nbytes()};
   }
 
  private:
@@ -337,10 +351,17 @@ struct Options {
   std::vector<double> sparsities = {0.5, 0.6, 0.7, 0.8, 0.9};
   std::vector<std::int64_t> ns = {8};
   std::string out = "spmm.json", commit, command;
-  std::optional<SpmmShape> shape;
+  std::vector<std::optional<SpmmShape>> arrangements = {std::nullopt};
   double csl_from = 0.75;
   bool bf16 = false, dependent_launch = true;
 };
+
+// 4x4, p4x4 or w4x3: row warps x groups along k; w: the wgmma kernel, p: with packed x.
+SpmmShape parse_arrangement(const std::string& text) {
+  const bool wgmma = text[0] == 'w', packs_x = text[0] == 'p';
+  const std::string warps = text.substr(wgmma || packs_x ? 1 : 0);
+  return {wgmma ? SpmmKernel::wgmma : SpmmKernel::mma, std::stoi(warps), std::stoi(warps.substr(warps.find('x') + 1)), packs_x};
+}
 
 Options parse(int argc, char** argv) {
   Options o;
@@ -349,7 +370,10 @@ Options parse(int argc, char** argv) {
     const std::string key = argv[i], value = argv[i + 1];
     if (key == "--out") o.out = value;
     if (key == "--dependent-launch") o.dependent_launch = value != "0";
-    if (key == "--warps") o.shape = SpmmShape{std::stoi(value), std::stoi(value.substr(value.find('x') + 1))};
+    if (key == "--warps") {
+      o.arrangements.clear();
+      for (const auto& p : split(value)) o.arrangements.push_back(parse_arrangement(p));
+    }
     if (key == "--commit") o.commit = value;
     if (key == "--dtype") o.bf16 = value == "bf16";
     if (key == "--csl-from") o.csl_from = std::stod(value);
@@ -383,6 +407,7 @@ void run_all(const Options& o) {
   limits.shared_bytes_per_block = static_cast<std::int64_t>(props.sharedMemPerBlockOptin);
   limits.shared_bytes_per_sm = static_cast<std::int64_t>(props.sharedMemPerMultiprocessor);
   limits.dependent_launch = props.major >= 9 && o.dependent_launch;
+  limits.wgmma = props.major == 9;
   const double ceiling = read_ceiling_gbps();
   std::printf("%s, read ceiling %.0f GB/s\n", props.name, ceiling);
   std::FILE* file = std::fopen(o.out.c_str(), "w");
@@ -391,6 +416,20 @@ void run_all(const Options& o) {
   const char* comma = "";
   HostAllocator allocator;
   ThreadPool pool;
+  const auto write_row = [&](const Measured& r, double cublas, Shape s, double sparsity, std::int64_t n) {
+    const double gbps = static_cast<double>(r.nbytes) / r.us / 1e3;
+    std::printf("%-9s %6ldx%-6ld n %3ld s %.2f  %8.2f us  cublas %8.2f  x%.2f  %5.1f%% of read  err %.1e  %s\n", r.kernel.c_str(), s.m, s.k,
+                n, sparsity, r.us, cublas, cublas / r.us, 100 * gbps / ceiling, r.rel_error, r.config.c_str());
+    std::fflush(stdout);
+    std::fprintf(file,
+                 "%s\n{\"kernel\":\"%s\",\"m\":%ld,\"k\":%ld,\"n\":%ld,\"sparsity\":%.2f,\"dtype\":\"%s\",\"us\":%.3f,\"us_cublas\":%.3f,"
+                 "\"speedup\":%.4f,\"gbps\":%.1f,\"percent_of_read\":%.2f,\"rel_error\":%.3e,\"config\":\"%s\",\"device\":\"%s\","
+                 "\"driver\":%d,\"cuda\":%d,\"commit\":\"%s\",\"command\":\"%s\",\"date\":\"%s\",\"read_gbps\":%.1f}",
+                 comma, r.kernel.c_str(), s.m, s.k, n, sparsity, o.bf16 ? "bf16" : "f16", r.us, cublas, cublas / r.us, gbps,
+                 100 * gbps / ceiling, r.rel_error, r.config.c_str(), props.name, driver, runtime, o.commit.c_str(), o.command.c_str(),
+                 date, ceiling);
+    comma = ",";
+  };
   for (const Shape s : o.shapes) {
     std::vector<double> cublas;
     for (const std::int64_t n : o.ns) cublas.push_back(time_cublas(s, n, o.bf16));
@@ -400,21 +439,10 @@ void run_all(const Options& o) {
         if (format == TileFormat::tiled_csl && sparsity < o.csl_from) continue;
         SpmmCase spmm(weight.view, format, allocator, pool);
         for (std::size_t i = 0; i < o.ns.size(); ++i) {
-          const Measured r = spmm.run(o.ns[i], limits, o.shape);
-          const double gbps = static_cast<double>(spmm.nbytes()) / r.us / 1e3;
-          std::printf("%-9s %6ldx%-6ld n %3ld s %.2f  %8.2f us  cublas %8.2f  x%.2f  %5.1f%% of read  err %.1e\n",
-                      std::string(name_of(format)).c_str(), s.m, s.k, o.ns[i], sparsity, r.us, cublas[i], cublas[i] / r.us,
-                      100 * gbps / ceiling, r.rel_error);
-          std::fflush(stdout);
-          std::fprintf(file,
-                       "%s\n{\"kernel\":\"%s\",\"m\":%ld,\"k\":%ld,\"n\":%ld,\"sparsity\":%.2f,\"dtype\":\"%s\",\"us\":%.3f,\"us_cublas\":%"
-                       ".3f,\"speedup\":%.4f,\"gbps\":%.1f,"
-                       "\"percent_of_read\":%.2f,\"rel_error\":%.3e,\"device\":\"%s\",\"driver\":%d,\"cuda\":%d,\"commit\":\"%s\","
-                       "\"command\":\"%s\",\"date\":\"%s\",\"read_gbps\":%.1f}",
-                       comma, std::string(name_of(format)).c_str(), s.m, s.k, o.ns[i], sparsity, o.bf16 ? "bf16" : "f16", r.us, cublas[i],
-                       cublas[i] / r.us, gbps, 100 * gbps / ceiling, r.rel_error, props.name, driver, runtime, o.commit.c_str(),
-                       o.command.c_str(), date, ceiling);
-          comma = ",";
+          for (const auto& arrangement : o.arrangements) {
+            const std::optional<Measured> r = spmm.run(o.ns[i], limits, arrangement);
+            if (r) write_row(*r, cublas[i], s, sparsity, o.ns[i]);
+          }
         }
       }
     }

@@ -1,4 +1,4 @@
-// Inline PTX, one instruction (or one idiom) per wrapper. Nothing else in the code base writes asm.
+// Inline PTX, one instruction (or one idiom) per wrapper. Only this header and ptx_wgmma.cuh write asm.
 #pragma once
 
 #include <cstdint>
@@ -36,11 +36,19 @@ __device__ __forceinline__ std::uint32_t load_shared_u32(std::uint32_t address) 
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address));
   return v;
 }
+__device__ __forceinline__ uint4 load_shared_16(std::uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address));
+  return v;
+}
 __device__ __forceinline__ void load_shared_u32x4(std::uint32_t (&v)[4], std::uint32_t address) {
   asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "r"(address));
 }
 __device__ __forceinline__ void store_shared_u16(std::uint32_t address, std::uint32_t low_half) {
   asm volatile("{.reg .u16 h; cvt.u16.u32 h, %1; st.shared.u16 [%0], h;}" ::"r"(address), "r"(low_half) : "memory");
+}
+__device__ __forceinline__ void store_shared_u32(std::uint32_t address, std::uint32_t value) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
 }
 __device__ __forceinline__ void zero_shared_16bytes(std::uint32_t address) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(address), "r"(0) : "memory");
@@ -91,6 +99,9 @@ __device__ __forceinline__ void barrier_expect(std::uint32_t barrier, std::uint3
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 #endif
 }
+__device__ __forceinline__ void barrier_arrive(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
 __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
 #if __CUDA_ARCH__ >= 900
   asm volatile(
@@ -99,7 +110,21 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
       : "memory");
 #endif
 }
-// Streams bytes (a multiple of 16) that are read once: evict first.
+// Orders this thread's stores to shared memory before bulk copies to the same place, once a barrier has ordered the threads.
+__device__ __forceinline__ void fence_shared_for_copies() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+// Copies bytes (a multiple of 16), which complete on the barrier.
+__device__ __forceinline__ void bulk_copy_reused(std::uint32_t shared, const void* global, std::uint32_t bytes, std::uint32_t barrier) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared), "l"(global),
+               "r"(bytes), "r"(barrier)
+               : "memory");
+#endif
+}
+// The same for bytes that are read once: evict first.
 __device__ __forceinline__ void bulk_copy(std::uint32_t shared, const void* global, std::uint32_t bytes, std::uint32_t barrier) {
 #if __CUDA_ARCH__ >= 900
   constexpr std::uint64_t kEvictFirst = 0x12F0000000000000ULL;

@@ -1,4 +1,4 @@
-// A warp's private ring of records in shared memory: bulk copies that complete on an mbarrier (sm_90), or cp.async groups (sm_80).
+// Rings of records in shared memory: bulk copies that complete on an mbarrier (sm_90), or cp.async groups (sm_80).
 #pragma once
 
 #include <cstdint>
@@ -59,6 +59,52 @@ class RecordRing {
   std::uint32_t slot_, slot_sum_, barrier_, barrier_sum_;
   int lane_;
   std::uint32_t count_ = 0;
+};
+
+// sm_90: four slots that two warps read and one of them (fills = true) fills. When a slot may be filled again is the caller's business.
+class SharedRecordRing {
+ public:
+  static constexpr int kStages = 4, kBarrierBytes = 8 * kStages;
+
+  __device__ SharedRecordRing(std::uint32_t slots, std::uint32_t slot_bytes, std::uint32_t barriers, bool fills, int lane)
+      : slots_(slots), slot_bytes_(slot_bytes), barriers_(barriers), pushes_(fills && lane == 0) {
+    if (pushes_) {
+      for (int s = 0; s < kStages; ++s) ptx::barrier_init(barriers + 8 * s, 1);
+    }
+    ptx::barrier_init_fence();
+    __syncwarp();
+  }
+
+  // Where the record `ahead` of the one at the front goes. push() as in RecordRing.
+  struct Slot {
+    std::uint32_t slot, barrier;
+    bool pushes;
+    __device__ __forceinline__ void push(const std::uint8_t* record, std::uint32_t bytes) {
+      if (pushes && bytes != 0) {
+        ptx::barrier_expect(barrier, bytes);
+        ptx::bulk_copy(slot, record, bytes, barrier);
+      }
+    }
+  };
+  __device__ __forceinline__ Slot ahead(int records) const {
+    const std::uint32_t i = (taken_ + records) % kStages;
+    return {slots_ + i * slot_bytes_, barriers_ + 8 * i, pushes_};
+  }
+
+  // Waits for the record at the front; its shared address.
+  __device__ __forceinline__ std::uint32_t front() const {
+    const std::uint32_t i = taken_ % kStages;
+    ptx::barrier_wait(barriers_ + 8 * i, taken_ / kStages & 1);
+    return slots_ + i * slot_bytes_;
+  }
+  __device__ __forceinline__ void advance() { ++taken_; }
+  // Records taken so far.
+  __device__ __forceinline__ std::uint32_t taken() const { return taken_; }
+
+ private:
+  std::uint32_t slots_, slot_bytes_, barriers_;
+  bool pushes_;
+  std::uint32_t taken_ = 0;
 };
 
 }  // namespace gossamer

@@ -6,183 +6,65 @@
 // result never depends on timing.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
 
+#include "kernels/packed_x.h"
 #include "kernels/record_ring.cuh"
+#include "kernels/spmm_common.cuh"
 #include "kernels/spmm_decoders.cuh"
-#include "kernels/spmm_params.h"
-#include "kernels/spmm_schedule.h"
 
 namespace gossamer {
 
-template <bool kIsBf16>
-struct HalfType {
-  using type = __half;
-};
-template <>
-struct HalfType<true> {
-  using type = __nv_bfloat16;
-};
+// The B operands of a lane, one record after the other, for one n tile each: two 16-byte pieces of a row of x, 32 columns apart.
+template <bool kIsPacked, int kNTiles>
+class XReader;
 
-__device__ __forceinline__ float apply_activation(float v, SpmmActivation activation) {
-  switch (activation) {
-    case SpmmActivation::none: return v;
-    case SpmmActivation::relu: return fmaxf(v, 0.0F);
-    case SpmmActivation::gelu: return 0.5F * v * (1.0F + erff(v * 0.70710678118654752F));
-    case SpmmActivation::gelu_tanh: return 0.5F * v * (1.0F + tanhf(0.79788456080286536F * (v + 0.044715F * v * v * v)));
-    case SpmmActivation::silu: return v / (1.0F + __expf(-v));
-  }
-  return v;
-}
-
-// The sums of one record row (32 rows) of one warp: [tile * kNTiles + n tile] is an mma C fragment.
+// Straight from x, whose rows are 16-byte aligned and k % 8 == 0. A load touches eight rows, so eight lines of L1. A lane beyond n reads
+// row 0: its column of the product is never written.
 template <int kNTiles>
-using Accumulators = float[2 * kNTiles][4];
-
-template <bool kIsBf16, int kNTiles>
-__device__ void write_output(const SpmmParams& p, int row_block, int first_n, int lane, const Accumulators<kNTiles>& acc) {
-  using Half = typename HalfType<kIsBf16>::type;
-#pragma unroll
-  for (int t = 0; t < 2 * kNTiles; ++t) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = row_block * 32 + t / kNTiles * 16 + lane / 4 + 8 * (i / 2);
-      const int n = first_n + t % kNTiles * 8 + 2 * (lane % 4) + i % 2;
-      if (row >= p.m || n >= p.n) continue;
-      float v = acc[t][i];
-      if (p.bias != nullptr) v += static_cast<float>(static_cast<const Half*>(p.bias)[row]);
-      v = apply_activation(v, p.activation);
-      const std::int64_t o = n * p.ldo + row, r = n * p.ldr + row;
-      if (p.out_type == SpmmOut::f32) {
-        if (p.residual != nullptr) v += static_cast<const float*>(p.residual)[r];
-        static_cast<float*>(p.out)[o] = v;
-      } else {
-        if (p.residual != nullptr) v += static_cast<float>(static_cast<const Half*>(p.residual)[r]);
-        static_cast<Half*>(p.out)[o] = Half(v);
-      }
-    }
-  }
-}
-
-// One lane's view of x for one n tile: row n, from column 8 * (lane % 4). A lane beyond n reads row 0: its column of the product is never
-// written.
-__device__ __forceinline__ const std::uint16_t* x_row(const SpmmParams& p, int n, int lane) {
-  return static_cast<const std::uint16_t*>(p.x) + (n < p.n ? n : 0) * p.ldx + 8 * (lane % 4);
-}
-
-// The B operand of one tile for one n tile: two 16-byte pieces of a row of x, 32 columns apart; zero beyond k.
-template <bool kAligned>
-__device__ __forceinline__ void load_x_tile(const std::uint16_t* x, int columns_left, int lane, uint4 (&b)[2]) {
-  if (kAligned && columns_left >= 64) {
-    b[0] = ptx::load_global_16(x);
-    b[1] = ptx::load_global_16(x + 32);
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    if constexpr (kAligned) {
-      b[i] = 32 * i + 8 * (lane % 4) < columns_left ? ptx::load_global_16(x + 32 * i) : make_uint4(0, 0, 0, 0);
-    } else {
-      std::uint32_t h[8];
-#pragma unroll
-      for (int j = 0; j < 8; ++j) h[j] = 32 * i + j + 8 * (lane % 4) < columns_left ? x[32 * i + j] : 0;
-      b[i] = make_uint4(h[0] | h[1] << 16, h[2] | h[3] << 16, h[4] | h[5] << 16, h[6] | h[7] << 16);
-    }
-  }
-}
-
-// Walks the records of one warp through all segments of its CTA, ahead of their use.
-template <int kRowWarps, int kGroups>
-class PrefetchCursor {
+class XReader<false, kNTiles> {
  public:
-  __device__ PrefetchCursor(const SpmmParams& p, int unit, int unit_end, int row_warp, int group)
-      : p_(p), unit_(unit), unit_end_(unit_end), row_warp_(row_warp), group_(group) {
-    open();
-    if (index_ == index_end_) return;
-    begin_ = __ldg(p_.offsets + index_);
-    end_ = __ldg(p_.offsets + index_ + 1);
-  }
-
-  // Pushes the current record, if one is left, and looks up the next.
-  template <typename Ring>
-  __device__ __forceinline__ void push_to(Ring& ring) {
-    ring.push(p_.data + std::size_t{begin_} * 16, (end_ - begin_) * 16);
-    if (index_ == index_end_) return;
-    if (++index_ == index_end_) {
-      open();
-      if (index_ == index_end_) {
-        begin_ = end_ = 0;
-        return;
-      }
-      end_ = __ldg(p_.offsets + index_);
+  __device__ XReader(const SpmmParams& p, int first_n, int lane, int record) : left_(p.k - record * 64 - 8 * (lane % 4)) {
+#pragma unroll
+    for (int t = 0; t < kNTiles; ++t) {
+      const int n = first_n + t * 8 + lane / 4;
+      x_[t] = static_cast<const std::uint16_t*>(p.x) + (n < p.n ? n : 0) * p.ldx + record * 64 + 8 * (lane % 4);
     }
-    begin_ = end_;
-    end_ = __ldg(p_.offsets + index_ + 1);
+  }
+  __device__ __forceinline__ void next(uint4 (&b)[kNTiles][2]) {
+#pragma unroll
+    for (int t = 0; t < kNTiles; ++t) {
+      b[t][0] = left_ > 0 ? ptx::load_global_16(x_[t]) : make_uint4(0, 0, 0, 0);
+      b[t][1] = left_ > 32 ? ptx::load_global_16(x_[t] + 32) : make_uint4(0, 0, 0, 0);
+      x_[t] += 64;
+    }
+    left_ -= 64;
   }
 
  private:
-  // Moves to the next segment in which this warp has records.
-  __device__ void open() {
-    index_ = index_end_ = 0;
-    while (unit_ < unit_end_ && index_ == index_end_) {
-      const int super_row = unit_ / p_.records, k = unit_ - super_row * p_.records;
-      const int length = min(p_.records - k, unit_end_ - unit_);
-      const int row_block = super_row * kRowWarps + row_warp_;
-      unit_ += length;
-      if (row_block >= p_.row_blocks) continue;
-      index_ = row_block * p_.records + k + length * group_ / kGroups;
-      index_end_ = row_block * p_.records + k + length * (group_ + 1) / kGroups;
-    }
-  }
-
-  const SpmmParams& p_;
-  int unit_, unit_end_, row_warp_, group_;
-  int index_ = 0, index_end_ = 0;
-  std::uint32_t begin_ = 0, end_ = 0;
+  const std::uint16_t* x_[kNTiles];
+  int left_;  // columns from this lane's first on
 };
 
-__device__ __forceinline__ void add_to(float (&sum)[4], const float4& v) {
-  sum[0] += v.x;
-  sum[1] += v.y;
-  sum[2] += v.z;
-  sum[3] += v.w;
-}
-
-// Adds one partial segment to `partials`; true for the warp that came last, which then holds the sum of all parts in acc.
-template <int kRowWarps, int kNTiles>
-__device__ bool combine_partials(const SpmmParams& p, const SpmmSchedule& schedule, int super_row, int row_warp, int lane,
-                                 Accumulators<kNTiles>& acc) {
-  const std::int64_t first_unit = std::int64_t{super_row} * p.records;
-  const int first = schedule.owner(first_unit), last = schedule.owner(first_unit + p.records - 1);
-  const int pass = blockIdx.y;
-  const auto part = [&](int cta) {
-    const int slot = schedule.begin(cta) > first_unit ? 0 : 1;
-    const std::int64_t index = ((static_cast<std::int64_t>(pass) * schedule.ctas + cta) * 2 + slot) * kRowWarps + row_warp;
-    return reinterpret_cast<float4*>(p.partials) + index * (2 * kNTiles * 32) + lane;
-  };
-  float4* mine = part(blockIdx.x);
+// From packed_x.h's fragments: a load touches 512 contiguous bytes.
+template <int kNTiles>
+class XReader<true, kNTiles> {
+ public:
+  __device__ XReader(const SpmmParams& p, int first_n, int lane, int record)
+      : at_(reinterpret_cast<const uint4*>(p.packed_x) +
+            (static_cast<std::int64_t>(first_n / (8 * kNTiles)) * p.records + record) * kNTiles * 64 + lane) {}
+  __device__ __forceinline__ void next(uint4 (&b)[kNTiles][2]) {
 #pragma unroll
-  for (int t = 0; t < 2 * kNTiles; ++t) __stcg(mine + t * 32, make_float4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]));
-  __syncwarp();  // with the release below, orders the stores of all lanes before the ticket
-  std::uint32_t arrived = 0;
-  std::uint32_t* ticket = p.tickets + (static_cast<std::int64_t>(pass) * schedule.super_rows + super_row) * kRowWarps + row_warp;
-  if (lane == 0) arrived = ptx::atomic_add_release_acquire(ticket, 1);
-  arrived = __shfl_sync(0xffffffff, arrived, 0);
-  if (arrived != static_cast<std::uint32_t>(last - first)) return false;
-#pragma unroll
-  for (int t = 0; t < 2 * kNTiles; ++t) acc[t][0] = acc[t][1] = acc[t][2] = acc[t][3] = 0.0F;
-#pragma unroll 2
-  for (int cta = first; cta <= last; ++cta) {
-    const float4* theirs = part(cta);
-#pragma unroll
-    for (int t = 0; t < 2 * kNTiles; ++t) add_to(acc[t], __ldcg(theirs + t * 32));
+    for (int t = 0; t < kNTiles; ++t) {
+      b[t][0] = ptx::load_global_16(at_ + t * 64);
+      b[t][1] = ptx::load_global_16(at_ + t * 64 + 32);
+    }
+    at_ += kNTiles * 64;
   }
-  if (lane == 0) *ticket = 0;
-  return true;
-}
+
+ private:
+  const uint4* at_;
+};
 
 template <class Decoder, int kNTiles, int kRowWarps, int kGroups>
 struct SpmmSharedLayout {  // byte offsets in dynamic shared memory
@@ -191,13 +73,13 @@ struct SpmmSharedLayout {  // byte offsets in dynamic shared memory
   static constexpr int kSums = (kWarps * RecordRing::kBarrierBytes + 127) / 128 * 128;
   static constexpr int kTiles = kSums + kWarps * 2 * kNTiles * 512;
   static constexpr int kRings = kTiles + kWarps * Decoder::kScratchBytes;
-  static constexpr int total(int slot_bytes) { return kRings + kWarps * RecordRing::kStages * slot_bytes + Decoder::kOverread; }
+  static constexpr int total(int slot_bytes) { return kRings + kWarps * 2 * slot_bytes + Decoder::kOverread; }
 };
 
 // CTAs that share an SM: 32 warps in all; with four n tiles a warp needs more registers.
 constexpr int resident_ctas(int warps, int n_tiles) { return (n_tiles >= 4 ? 16 : 32) / warps; }
 
-template <class Decoder, bool kIsBf16, int kNTiles, int kRowWarps, int kGroups, bool kAligned>
+template <class Decoder, bool kIsBf16, int kNTiles, int kRowWarps, int kGroups, bool kPackedX>
 __global__ void __launch_bounds__(kRowWarps * kGroups * 32, resident_ctas(kRowWarps* kGroups, kNTiles))
     spmm_decode_kernel(const __grid_constant__ SpmmParams p) {
   using Layout = SpmmSharedLayout<Decoder, kNTiles, kRowWarps, kGroups>;
@@ -225,27 +107,19 @@ __global__ void __launch_bounds__(kRowWarps * kGroups * 32, resident_ctas(kRowWa
   ptx::launch_dependents();
   ptx::wait_for_previous_grid();
 
-  const int full_records = p.k / 64;
   float4* sums = reinterpret_cast<float4*>(shared + Layout::kSums);
   int segment = 0;
   for (int unit = unit_begin; unit < unit_end; ++segment) {
     const int super_row = unit / p.records, k_begin = unit - super_row * p.records;
     const int length = min(p.records - k_begin, unit_end - unit);
     const int row_block = super_row * kRowWarps + row_warp;
-    Accumulators<kNTiles> acc = {};
+    Fragments<2 * kNTiles> acc = {};
     if (row_block < p.row_blocks) {
       const int begin = k_begin + length * group / kGroups, end = k_begin + length * (group + 1) / kGroups;
-      const std::uint16_t* x[kNTiles];
-#pragma unroll
-      for (int t = 0; t < kNTiles; ++t) x[t] = x_row(p, first_n + t * 8 + lane / 4, lane) + begin * 64;
+      XReader<kPackedX, kNTiles> x(p, first_n, lane, begin);
       for (int record = begin; record < end; ++record) {
         uint4 b[kNTiles][2];
-        const int left = record < full_records ? 64 : p.k - record * 64;
-#pragma unroll
-        for (int t = 0; t < kNTiles; ++t) {
-          load_x_tile<kAligned>(x[t], left, lane, b[t]);
-          x[t] += 64;
-        }
+        x.next(b);
         Decoder::decode(ring.front(), scratch, lane, [&](int tile, int f, const std::uint32_t (&a)[4]) {
 #pragma unroll
           for (int t = 0; t < kNTiles; ++t) {
@@ -270,8 +144,8 @@ __global__ void __launch_bounds__(kRowWarps * kGroups * 32, resident_ctas(kRowWa
 #pragma unroll
         for (int g = 0; g < kGroups; ++g) add_to(acc[t], *slot(g, t));
       }
-      if (length == p.records || combine_partials<kRowWarps, kNTiles>(p, schedule, super_row, row_warp, lane, acc)) {
-        write_output<kIsBf16, kNTiles>(p, row_block, first_n, lane, acc);
+      if (length == p.records || combine_partials<kRowWarps, 2 * kNTiles>(p, schedule, super_row, row_warp, lane, acc)) {
+        write_output<kIsBf16, 32, kNTiles, kNTiles>(p, row_block * 32, first_n, lane, acc, reinterpret_cast<float*>(slot(group, 0) - lane));
       }
     }
     unit += length;

@@ -1,20 +1,19 @@
 // Dispatch from a SpmmConfig to the kernel instance it names, for one decoder and one value type. Each launch/spmm_*.cu instantiates one
-// pair, so that the pairs compile in parallel.
+// kernel and pair, so that they compile in parallel.
 #pragma once
 
 #include <type_traits>
 
 #include "kernels/spmm_decode.cuh"
+#include "kernels/spmm_wgmma.cuh"
 #include "launch/spmm.h"
 
 namespace gossamer {
 
-template <class Decoder, bool kIsBf16, int kNTiles, int kRowWarps, int kGroups, bool kAligned>
-cudaError_t launch_instance(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
-  using Layout = SpmmSharedLayout<Decoder, kNTiles, kRowWarps, kGroups>;
+template <class Layout>
+cudaError_t launch_with(void (*kernel)(SpmmParams), const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
   const int shared = Layout::total(static_cast<int>(config.slot_bytes));
   if (shared != config.shared_bytes) return cudaErrorInvalidConfiguration;
-  const auto kernel = spmm_decode_kernel<Decoder, kIsBf16, kNTiles, kRowWarps, kGroups, kAligned>;
   if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared); error != cudaSuccess) {
     return error;
   }
@@ -23,7 +22,7 @@ cudaError_t launch_instance(const SpmmParams& params, const SpmmConfig& config, 
   overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t launch = {};
   launch.gridDim = dim3(static_cast<unsigned>(config.ctas), static_cast<unsigned>(config.passes));
-  launch.blockDim = dim3(kRowWarps * kGroups * 32);
+  launch.blockDim = dim3(Layout::kWarps * 32);
   launch.dynamicSmemBytes = static_cast<std::size_t>(shared);
   launch.stream = stream;
   launch.attrs = &overlap;
@@ -31,33 +30,55 @@ cudaError_t launch_instance(const SpmmParams& params, const SpmmConfig& config, 
   return cudaLaunchKernelEx(&launch, kernel, params);
 }
 
-template <class Decoder, bool kIsBf16, int kNTiles, bool kAligned>
-cudaError_t launch_warps(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
-  if constexpr (!kAligned) {  // rare: one shape is enough
-    if (config.row_warps != 1 || config.groups != 8) return cudaErrorInvalidConfiguration;
-    return launch_instance<Decoder, kIsBf16, kNTiles, 1, 8, kAligned>(params, config, stream);
+template <class Decoder, bool kIsBf16, int kNTiles, bool kPackedX>
+cudaError_t launch_mma_shape(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
+  const auto launch = [&](auto row_warps, auto groups) {
+    constexpr int kRowWarps = decltype(row_warps)::value, kGroups = decltype(groups)::value;
+    return launch_with<SpmmSharedLayout<Decoder, kNTiles, kRowWarps, kGroups>>(
+        spmm_decode_kernel<Decoder, kIsBf16, kNTiles, kRowWarps, kGroups, kPackedX>, params, config, stream);
+  };
+  using std::integral_constant;
+  const int warps = config.row_warps * 100 + config.groups;
+  if constexpr (kPackedX || kNTiles == 1) {
+    if (warps == 404) return launch(integral_constant<int, 4>{}, integral_constant<int, 4>{});
+    if (warps == 402) return launch(integral_constant<int, 4>{}, integral_constant<int, 2>{});
   }
-  switch (config.row_warps * 100 + config.groups) {
-    case 404: return launch_instance<Decoder, kIsBf16, kNTiles, 4, 4, kAligned>(params, config, stream);
-    case 208: return launch_instance<Decoder, kIsBf16, kNTiles, 2, 8, kAligned>(params, config, stream);
-    case 116: return launch_instance<Decoder, kIsBf16, kNTiles, 1, 16, kAligned>(params, config, stream);
-    case 402: return launch_instance<Decoder, kIsBf16, kNTiles, 4, 2, kAligned>(params, config, stream);
-    case 108: return launch_instance<Decoder, kIsBf16, kNTiles, 1, 8, kAligned>(params, config, stream);
+  if constexpr (!kPackedX) {
+    if (warps == 116) return launch(integral_constant<int, 1>{}, integral_constant<int, 16>{});
+    if (warps == 108) return launch(integral_constant<int, 1>{}, integral_constant<int, 8>{});
   }
   return cudaErrorInvalidConfiguration;
 }
 
 template <class Decoder, bool kIsBf16>
-cudaError_t launch_any(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
+cudaError_t launch_mma(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
+  if (!config.packs_x && !params.x_is_aligned) return cudaErrorInvalidConfiguration;
   const auto dispatch = [&](auto tiles) {
     constexpr int kTiles = decltype(tiles)::value;
-    return params.x_is_aligned ? launch_warps<Decoder, kIsBf16, kTiles, true>(params, config, stream)
-                               : launch_warps<Decoder, kIsBf16, kTiles, false>(params, config, stream);
+    return config.packs_x ? launch_mma_shape<Decoder, kIsBf16, kTiles, true>(params, config, stream)
+                          : launch_mma_shape<Decoder, kIsBf16, kTiles, false>(params, config, stream);
   };
   switch (config.n_tiles) {
     case 1: return dispatch(std::integral_constant<int, 1>{});
     case 2: return dispatch(std::integral_constant<int, 2>{});
     case 4: return dispatch(std::integral_constant<int, 4>{});
+  }
+  return cudaErrorInvalidConfiguration;
+}
+
+template <class Decoder, bool kIsBf16, int kNTiles, int kRowGroups, int kGroups>
+cudaError_t launch_wgmma_instance(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
+  return launch_with<SpmmWgmmaLayout<Decoder, kNTiles, kRowGroups, kGroups>>(
+      spmm_wgmma_kernel<Decoder, kIsBf16, kNTiles, kRowGroups, kGroups>, params, config, stream);
+}
+
+template <class Decoder, bool kIsBf16>
+cudaError_t launch_wgmma(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
+  switch (config.n_tiles * 10000 + config.row_warps * 100 + config.groups) {
+    case 80802: return launch_wgmma_instance<Decoder, kIsBf16, 8, 2, 2>(params, config, stream);
+    case 81601: return launch_wgmma_instance<Decoder, kIsBf16, 8, 4, 1>(params, config, stream);
+    case 160802: return launch_wgmma_instance<Decoder, kIsBf16, 16, 2, 2>(params, config, stream);
+    case 161601: return launch_wgmma_instance<Decoder, kIsBf16, 16, 4, 1>(params, config, stream);
   }
   return cudaErrorInvalidConfiguration;
 }

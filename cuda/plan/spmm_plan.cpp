@@ -1,68 +1,102 @@
 #include "plan/spmm_plan.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "core/error.h"
 
 namespace gossamer {
 namespace {
 
-// Mirrors SpmmSharedLayout; launch_instance refuses a configuration that disagrees.
+std::int64_t up_to_128(std::int64_t bytes) { return (bytes + 127) / 128 * 128; }
+
+// Mirrors SpmmSharedLayout and SpmmWgmmaLayout; the launchers refuse a configuration that disagrees.
 std::int64_t shared_bytes(const SpmmConfig& c, TileFormat format) {
   const bool csl = format == TileFormat::tiled_csl;
-  const std::int64_t warps = std::int64_t{c.row_warps} * c.groups;
-  const std::int64_t barriers = (warps * 16 + 127) / 128 * 128;
-  return barriers + warps * (2 * c.n_tiles * 512 + (csl ? 2048 : 0) + 2 * c.slot_bytes) + (csl ? 512 : 4);
+  const std::int64_t warps = std::int64_t{c.row_warps} * c.groups, overread = csl ? 512 : 4, scratch = csl ? 2048 : 0;
+  if (c.kernel == SpmmKernel::mma) return up_to_128(warps * 16) + warps * (2 * c.n_tiles * 512 + scratch + 2 * c.slot_bytes) + overread;
+  const std::int64_t summed = std::int64_t{std::max(c.groups - 1, 1)} * c.row_warps * 512;  // bytes per fragment
+  const std::int64_t rings = warps / 2;
+  return up_to_128(rings * 32 + c.groups * 56) + 384 + summed * std::min(c.n_tiles, 2) + std::int64_t{c.groups} * 3 * c.n_tiles * 1024 +
+         warps * scratch + rings * 4 * c.slot_bytes + overread;
+}
+
+// CTAs that share an SM, as far as registers go.
+std::int64_t resident_by_registers(const SpmmConfig& c) {
+  return c.kernel == SpmmKernel::mma ? (c.n_tiles >= 4 ? 16 : 32) / (c.row_warps * c.groups) : 1;
+}
+
+// The arrangements worth trying, best first; each later one needs less shared memory. docs/kernel-notes.md has the measurements behind
+// them.
+std::vector<SpmmShape> candidates(const SpmmProblem& problem, const DeviceLimits& device) {
+  if (problem.shape) return {*problem.shape};
+  const std::int64_t row_blocks = (problem.m + kRecordRows - 1) / kRecordRows;
+  const std::int64_t records = (problem.k + kRecordCols - 1) / kRecordCols;
+  std::vector<SpmmShape> shapes;
+  const bool few_rows = row_blocks <= 2 * device.num_sms;
+  if (problem.n > 32 && device.wgmma) {
+    if (problem.n <= 64 && !few_rows) shapes.push_back({SpmmKernel::wgmma, 16, 1});
+    shapes.push_back({SpmmKernel::wgmma, 8, 2});
+  }
+  // Few rows: all warps of a CTA along k, so that few CTAs have to combine their sums. From n = 9 on the loads of x weigh more: where k is
+  // long, packing them pays, and row warps share them through L1.
+  const bool shares_x = problem.n > 8 && records > 64;
+  if (problem.x_is_aligned && few_rows && !shares_x) {
+    shapes.insert(shapes.end(), {{SpmmKernel::mma, 1, 16}, {SpmmKernel::mma, 1, 8}});
+  } else {
+    const bool packs_x = problem.n > 8 || !problem.x_is_aligned;
+    shapes.insert(shapes.end(), {{SpmmKernel::mma, 4, 4, packs_x}, {SpmmKernel::mma, 4, 2, packs_x}});
+  }
+  return shapes;
+}
+
+int tiles_per_pass(SpmmKernel kernel, std::int64_t n) {
+  const int most = kernel == SpmmKernel::mma ? 4 : 16;
+  int tiles = 1;
+  while (tiles < most && 8 * tiles < n) tiles *= 2;
+  return tiles;
 }
 
 }  // namespace
 
 SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
   require(problem.m >= 1 && problem.k >= 1 && problem.n >= 1, "plan_spmm: m, k and n must be at least 1");
-  SpmmConfig config;
-  config.n_tiles = problem.n <= 8 ? 1 : problem.n <= 16 ? 2 : 4;
-  config.passes = static_cast<int>((problem.n + 8 * config.n_tiles - 1) / (8 * config.n_tiles));
-  config.slot_bytes = problem.max_record_bytes + 16;  // a lane may load one value past its last
-  config.dependent_launch = device.dependent_launch;
   const std::int64_t row_blocks = (problem.m + kRecordRows - 1) / kRecordRows;
   const std::int64_t records = (problem.k + kRecordCols - 1) / kRecordCols;
-  // Few rows: all warps of a CTA along k, so that few CTAs have to combine their sums. From n = 9 on the loads of x weigh more: where k is
-  // long, row warps share them through L1 (docs/kernel-notes.md has the measurements).
-  const bool few_rows = row_blocks <= 2 * device.num_sms;
-  const bool shares_x = problem.n > 8 && records > 128;
-  SpmmShape choices[2] = {{4, 4}, {4, 2}};
-  if (few_rows && !shares_x) {
-    choices[0] = {1, 16};
-    choices[1] = {1, 8};
-  } else if (few_rows && records <= 256) {
-    choices[0] = {2, 8};
-  }
-  if (problem.shape) choices[0] = *problem.shape;
-  if (!problem.x_is_aligned) choices[0] = choices[1] = {1, 8};
+  SpmmConfig config;
+  config.slot_bytes = problem.max_record_bytes + 16;  // a lane may load one value past its last
+  config.dependent_launch = device.dependent_launch;
   std::int64_t resident = 0;
-  for (const SpmmShape& shape : choices) {
+  for (const SpmmShape& shape : candidates(problem, device)) {
+    config.kernel = shape.kernel;
     config.row_warps = shape.row_warps;
     config.groups = shape.groups;
+    config.packs_x = shape.packs_x || shape.kernel == SpmmKernel::wgmma || !problem.x_is_aligned;
+    config.n_tiles = tiles_per_pass(shape.kernel, problem.n);
     config.shared_bytes = shared_bytes(config, problem.format);
-    const std::int64_t by_registers = (config.n_tiles >= 4 ? 16 : 32) / (shape.row_warps * shape.groups);
+    const std::int64_t by_registers = resident_by_registers(config);
     resident = std::min(by_registers, device.shared_bytes_per_sm / (config.shared_bytes + 1024));
-    if (resident == by_registers) break;
+    if (resident == by_registers && config.shared_bytes <= device.shared_bytes_per_block) break;
   }
   require(resident >= 1 && config.shared_bytes <= device.shared_bytes_per_block, "plan_spmm: the device's shared memory is too small");
-  const std::int64_t super_rows = (row_blocks + config.row_warps - 1) / config.row_warps;
+  config.passes = static_cast<int>((problem.n + 8 * config.n_tiles - 1) / (8 * config.n_tiles));
+  const std::int64_t per_super_row = config.kernel == SpmmKernel::mma ? config.row_warps : config.row_warps / 2;
+  const std::int64_t super_rows = (row_blocks + per_super_row - 1) / per_super_row;
   const std::int64_t slots = device.num_sms * resident;
   // Even shares of whole super rows where that keeps the device busy, else an even share of all units.
   const std::int64_t whole = super_rows <= slots ? super_rows * (slots / super_rows) : 0;
   config.ctas =
       static_cast<int>(std::min(10 * whole >= 9 * slots ? whole : slots, super_rows * std::max<std::int64_t>(1, records / config.groups)));
-  config.partial_floats = std::int64_t{config.passes} * config.ctas * 2 * config.row_warps * 2 * config.n_tiles * 128;
+  config.partial_floats = std::int64_t{config.passes} * config.ctas * 2 * per_super_row * 2 * config.n_tiles * 128;
+  if (config.packs_x) config.packed_x_bytes = config.passes * records * config.n_tiles * 1024;
   config.tickets = config.passes * super_rows * config.row_warps;
   return config;
 }
 
 std::string SpmmConfig::to_string() const {
-  return "n tiles " + std::to_string(n_tiles) + ", " + std::to_string(row_warps) + "x" + std::to_string(groups) + " warps, " +
-         std::to_string(ctas) + " ctas, " + std::to_string(passes) + " passes, " + std::to_string(shared_bytes / 1024) + " KiB shared";
+  return std::string(kernel == SpmmKernel::mma ? "mma" : "wgmma") + ", n tiles " + std::to_string(n_tiles) + ", " +
+         std::to_string(row_warps) + "x" + std::to_string(groups) + " warps" + (packs_x ? ", packed x, " : ", ") + std::to_string(ctas) +
+         " ctas, " + std::to_string(passes) + " passes, " + std::to_string(shared_bytes / 1024) + " KiB shared";
 }
 
 }  // namespace gossamer

@@ -9,10 +9,15 @@
 
 namespace gossamer {
 
-// How the warps of a CTA are arranged.
+// mma: spmm_decode.cuh, any GPU from sm_80. wgmma: spmm_wgmma.cuh, sm_90a.
+enum class SpmmKernel { mma, wgmma };
+
+// Which kernel, and how the warps of a CTA are arranged.
 struct SpmmShape {
-  int row_warps = 4;  // over rows, 32 rows each; they share activations through L1
-  int groups = 4;     // along k
+  SpmmKernel kernel = SpmmKernel::mma;
+  int row_warps = 4;     // over rows, 32 rows each (wgmma: 16); they share activations
+  int groups = 4;        // along k
+  bool packs_x = false;  // a kernel before puts x in the order of reading; wgmma always does, x that is not aligned needs it
 };
 
 struct SpmmProblem {
@@ -28,19 +33,23 @@ struct DeviceLimits {
   std::int64_t shared_bytes_per_block = 232448;  // opt-in maximum
   std::int64_t shared_bytes_per_sm = 233472;     // each resident block also takes 1 KiB
   bool dependent_launch = true;                  // sm_90 and later
+  bool wgmma = true;                             // sm_90a
 };
 
 struct SpmmConfig {
+  SpmmKernel kernel = SpmmKernel::mma;
   int n_tiles = 1;  // of 8 tokens each, per pass
   int row_warps = 4;
   int groups = 4;
   int ctas = 132;
   int passes = 1;  // over n; each reads the weight once
+  bool packs_x = false;
   bool dependent_launch = false;
   std::int64_t slot_bytes = 0;
   std::int64_t shared_bytes = 0;
   std::int64_t partial_floats = 0;  // workspace
   std::int64_t tickets = 0;         // u32, zeroed once
+  std::int64_t packed_x_bytes = 0;
 
   std::string to_string() const;
 };

@@ -113,6 +113,7 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
   limits.shared_bytes_per_block = static_cast<std::int64_t>(props.sharedMemPerBlockOptin);
   limits.shared_bytes_per_sm = static_cast<std::int64_t>(props.sharedMemPerMultiprocessor);
   limits.dependent_launch = props.major >= 9;
+  limits.wgmma = props.major == 9;
   const bool aligned = p.k % 8 == 0;
   const SpmmConfig config = plan_spmm({format, p.m, p.k, p.n, packed.view.max_record_bytes, aligned}, limits);
 
@@ -125,6 +126,7 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
   const OnDevice<std::uint16_t> d_x(x), d_bias(bias), d_residual(residual);
   const OnDevice<float> d_partials(static_cast<std::size_t>(config.partial_floats));
   const OnDevice<std::uint32_t> d_tickets(static_cast<std::size_t>(config.tickets), 0);
+  const OnDevice<std::uint8_t> d_packed_x(static_cast<std::size_t>(config.packed_x_bytes));
 
   SpmmParams params;
   params.data = d_data.get();
@@ -132,6 +134,7 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
   params.x = d_x.get();
   params.partials = d_partials.get();
   params.tickets = d_tickets.get();
+  params.packed_x = d_packed_x.get();
   params.ldx = p.k;
   params.ldo = params.ldr = p.m;
   params.m = static_cast<std::int32_t>(p.m);

@@ -22,7 +22,7 @@ TEST(SpmmPlan, FillsTheDeviceWithWarpsThatFit) {
     for (const std::int64_t m : {1, 31, 64, 4096, 27648, 57344}) {
       for (const std::int64_t k : {1, 63, 4096, 36864}) {
         for (const std::int64_t n : {1, 8, 9, 16, 17, 100}) {
-          for (const std::int64_t record : {272, 2048, 4352, 8208}) {
+          for (const std::int64_t record : {272, 2048, 4352, 8208}) {  // the last: Tiled-CSL of a full record
             for (const bool aligned : {true, false}) {
               SpmmProblem p = problem(m, k, n, record);
               p.format = format;
@@ -34,9 +34,8 @@ TEST(SpmmPlan, FillsTheDeviceWithWarpsThatFit) {
               EXPECT_GE(c.passes * c.n_tiles * 8, n);
               EXPECT_LT((c.passes - 1) * c.n_tiles * 8, n);
               EXPECT_GE(c.slot_bytes, record + 2);
-              if (!aligned) {
-                EXPECT_EQ(c.row_warps * 100 + c.groups, 108);
-              }
+              EXPECT_TRUE(aligned || c.packs_x) << c.to_string();
+              EXPECT_EQ(c.packed_x_bytes, c.packs_x ? (k + 63) / 64 * c.passes * c.n_tiles * 1024 : 0);
             }
           }
         }
@@ -52,13 +51,25 @@ TEST(SpmmPlan, SmallMatricesSplitKInsideACta) {
   EXPECT_EQ(c.ctas % 128, 0);  // whole shares of the 128 row blocks
   EXPECT_EQ(plan_spmm(problem(27648, 9216, 8), DeviceLimits{}).row_warps, 4);
   EXPECT_EQ(plan_spmm(problem(4096, 14336, 8), DeviceLimits{}).row_warps, 1);
-  EXPECT_EQ(plan_spmm(problem(4096, 14336, 16), DeviceLimits{}).row_warps, 2);  // sharing x pays
+  EXPECT_TRUE(plan_spmm(problem(4096, 14336, 16), DeviceLimits{}).packs_x);  // long k: packing x pays
 }
 
 TEST(SpmmPlan, AShapeCanBeAskedFor) {
   SpmmProblem p = problem(4096, 4096, 8);
-  p.shape = SpmmShape{4, 4};
+  p.shape = SpmmShape{SpmmKernel::mma, 4, 4};
   EXPECT_EQ(plan_spmm(p, DeviceLimits{}).row_warps, 4);
+  p.max_record_bytes = 8208;
+  p.shape = SpmmShape{SpmmKernel::mma, 16, 2};
+  EXPECT_THROW(plan_spmm(p, DeviceLimits{}), InvalidArgument);  // does not fit
+}
+
+TEST(SpmmPlan, ManyTokensRunOnWarpgroups) {
+  const SpmmConfig c = plan_spmm(problem(27648, 9216, 128), DeviceLimits{});
+  EXPECT_EQ(c.kernel, SpmmKernel::wgmma);
+  EXPECT_EQ(c.passes, 1);
+  DeviceLimits a100;
+  a100.wgmma = false;
+  EXPECT_EQ(plan_spmm(problem(27648, 9216, 128), a100).kernel, SpmmKernel::mma);
 }
 
 TEST(SpmmPlan, DenseSpotsTakeFewerWarps) {

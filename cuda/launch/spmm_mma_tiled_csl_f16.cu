@@ -1,0 +1,9 @@
+#include "launch/spmm_instances.cuh"
+
+namespace gossamer {
+
+cudaError_t launch_spmm_mma_tiled_csl_f16(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
+  return launch_mma<TiledCslDecoder, false>(params, config, stream);
+}
+
+}  // namespace gossamer

@@ -1,0 +1,9 @@
+#include "launch/spmm_instances.cuh"
+
+namespace gossamer {
+
+cudaError_t launch_spmm_wgmma_bitmap_bf16(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
+  return launch_wgmma<BitmapDecoder, true>(params, config, stream);
+}
+
+}  // namespace gossamer
