@@ -100,7 +100,7 @@ dev: $(VENV)/.build-tools  ## an editable install that rebuilds on import, for w
 
 setup-dev:  ## install the system packages that developers need (apt)
 	@sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-	packages="g++ git libbenchmark-dev libgtest-dev make"; \
+	packages="g++ git libbenchmark-dev libgtest-dev make openmpi-bin"; \
 	command -v $(PYTHON) >/dev/null || packages="$$packages python3 python3-dev python3-venv"; \
 	if dpkg -s $$packages >/dev/null 2>&1; then echo "System packages are there: $$packages"; else \
 	$$sudo apt-get update -q && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$packages; fi

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/engine.h"
+#include "engine/follower.h"
 #include "runtime_load.h"
 
 namespace gossamer {
@@ -111,58 +112,97 @@ struct Runtime::Impl {
   HostAllocator allocator;
   LoadedModel loaded;
   std::int64_t allocations_at_load = 0;
-  std::unique_ptr<Engine> engine;
+  std::unique_ptr<Engine> engine_of_rank_0;
+  std::unique_ptr<Follower> follower;  // on the other ranks
   std::mutex close_mutex;
+
+  Engine& engine() const {
+    require(engine_of_rank_0 != nullptr, "this rank follows rank 0: it can only serve()");
+    return *engine_of_rank_0;
+  }
+  void free_model();
 };
+
+// Weights are the bulk of the memory; nothing uses them any more.
+void Runtime::Impl::free_model() {
+  follower.reset();
+  loaded.model.reset();
+  loaded.comm.reset();
+  loaded.ops.reset();
+}
 
 Runtime::Runtime(const std::string& model_path, RuntimeOptions options) : impl_(std::make_unique<Impl>()) {
   impl_->loaded = load(model_path, options, impl_->allocator);
-  impl_->engine = std::make_unique<Engine>(*impl_->loaded.ops, *impl_->loaded.comm, *impl_->loaded.model, impl_->loaded.config);
+  LoadedModel& loaded = impl_->loaded;
+  if (rank() == 0) {
+    impl_->engine_of_rank_0 = std::make_unique<Engine>(*loaded.ops, *loaded.comm, *loaded.model, loaded.config);
+  } else {
+    impl_->follower = std::make_unique<Follower>(*loaded.ops, *loaded.comm, *loaded.model, loaded.config);
+  }
   impl_->allocations_at_load = impl_->allocator.total_allocations();
 }
 
 Runtime::~Runtime() {
-  if (impl_->engine->is_foreign_process()) {
+  if (impl_->engine_of_rank_0 && impl_->engine_of_rank_0->is_foreign_process()) {
     (void)impl_.release();  // its threads and locks stayed in the parent
     return;
   }
   close();
 }
 
-void Runtime::close() {
-  impl_->engine->close();
-  const std::lock_guard lock(impl_->close_mutex);
-  impl_->loaded.model.reset();  // weights are the bulk of the memory; nothing uses them any more
-  impl_->loaded.ops.reset();
+int Runtime::rank() const { return impl_->loaded.ranks ? impl_->loaded.ranks->rank() : 0; }
+
+void Runtime::serve() {
+  require(impl_->follower != nullptr, "serve is for ranks other than 0, and once");
+  try {
+    impl_->follower->serve();
+    impl_->loaded.ranks->part();
+  } catch (const std::exception&) {  // rank 0 knows, or is gone
+    impl_->loaded.ranks->await_end();
+  }
+  impl_->free_model();
 }
 
-RequestId Runtime::submit(std::vector<std::int32_t> prompt, const SamplingParams& params) { return impl_->engine->submit(prompt, params); }
+void Runtime::close() {
+  if (impl_->engine_of_rank_0) impl_->engine_of_rank_0->close();
+  const std::lock_guard lock(impl_->close_mutex);
+  if (impl_->loaded.model && impl_->loaded.ranks && rank() == 0) {
+    try {
+      StepChannel(impl_->loaded.ranks->group(), 0).send_stop();
+      impl_->loaded.ranks->part();
+    } catch (const EngineDeadError&) {  // all are ending; whoever waited for tokens was told why
+    }
+  }
+  impl_->free_model();
+}
 
-std::vector<SampleDelta> Runtime::wait(RequestId id, std::chrono::milliseconds timeout) { return impl_->engine->wait(id, timeout); }
+RequestId Runtime::submit(std::vector<std::int32_t> prompt, const SamplingParams& params) { return impl_->engine().submit(prompt, params); }
 
-bool Runtime::finished(RequestId id) const { return impl_->engine->finished(id); }
+std::vector<SampleDelta> Runtime::wait(RequestId id, std::chrono::milliseconds timeout) { return impl_->engine().wait(id, timeout); }
 
-std::vector<std::vector<TokenLogprob>> Runtime::prompt_logprobs(RequestId id) const { return impl_->engine->prompt_logprobs(id); }
+bool Runtime::finished(RequestId id) const { return impl_->engine().finished(id); }
 
-void Runtime::finish_sample(RequestId id, std::int64_t sample, FinishReason reason) { impl_->engine->finish_sample(id, sample, reason); }
+std::vector<std::vector<TokenLogprob>> Runtime::prompt_logprobs(RequestId id) const { return impl_->engine().prompt_logprobs(id); }
 
-void Runtime::abort(RequestId id) { impl_->engine->abort(id); }
+void Runtime::finish_sample(RequestId id, std::int64_t sample, FinishReason reason) { impl_->engine().finish_sample(id, sample, reason); }
 
-void Runtime::release(RequestId id) { impl_->engine->release(id); }
+void Runtime::abort(RequestId id) { impl_->engine().abort(id); }
+
+void Runtime::release(RequestId id) { impl_->engine().release(id); }
 
 std::vector<GenerateOutput> Runtime::generate(const Prompts& prompts, const SamplingParams& params, const std::function<void()>& poll) {
-  impl_->engine->require_usable();
+  impl_->engine().require_usable();
   require(!prompts.empty(), "prompts must hold at least one prompt");
-  return run_all(*impl_->engine, prompts, params, poll);
+  return run_all(impl_->engine(), prompts, params, poll);
 }
 
 std::vector<std::vector<float>> Runtime::score(const Prompts& sequences, const std::function<void()>& poll) {
-  impl_->engine->require_usable();
+  impl_->engine().require_usable();
   SamplingParams params;
   params.max_tokens = 0;
   params.prompt_logprobs = 0;
   std::vector<std::vector<float>> scores;
-  for (const GenerateOutput& output : run_all(*impl_->engine, sequences, params, poll)) {
+  for (const GenerateOutput& output : run_all(impl_->engine(), sequences, params, poll)) {
     std::vector<float>& row = scores.emplace_back();
     for (const std::vector<TokenLogprob>& token : output.prompt_logprobs) row.push_back(token.empty() ? 0.0F : token.front().logprob);
   }
@@ -170,16 +210,16 @@ std::vector<std::vector<float>> Runtime::score(const Prompts& sequences, const s
 }
 
 Calibration Runtime::calibrate(const Prompts& sequences, const std::function<void(std::int64_t done)>& poll) {
-  return impl_->engine->calibrate(sequences, poll);
+  return impl_->engine().calibrate(sequences, poll);
 }
 
 RuntimeInfo Runtime::info() const {
-  impl_->engine->require_usable();
+  impl_->engine().require_usable();
   return impl_->loaded.info;
 }
 
 RuntimeStats Runtime::stats() const {
-  const EngineStats engine = impl_->engine->stats();
+  const EngineStats engine = impl_->engine().stats();
   RuntimeStats stats{};
   stats.steps = engine.steps;
   stats.prefill_tokens = engine.prefill_tokens;

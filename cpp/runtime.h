@@ -33,6 +33,7 @@ struct RuntimeOptions {
   std::string isa = "auto";  // auto | portable | avx2 | avx512 | avx512-bf16 (CPU)
   std::uint64_t seed = 0;
   int tensor_parallel_size = 0;  // 0 = what the launcher says
+  double watchdog_seconds = 30;  // with several ranks: how long one may be silent before all end
   std::string verify = "full";   // full | header
   bool allow_symlinks = false;
   std::int64_t max_queue = 1024;  // requests waiting; more is a QueueFullError
@@ -60,6 +61,7 @@ struct RuntimeInfo {
   std::int64_t kv_bytes, num_blocks, block_size, max_num_seqs, max_num_batched_tokens;
   std::vector<std::int64_t> eos_token_ids;
   std::optional<std::int64_t> bos_token_id;
+  std::int64_t tensor_parallel_size;  // ranks; bytes above are this rank's
 };
 
 struct RuntimeStats {
@@ -71,12 +73,19 @@ struct RuntimeStats {
   std::int64_t host_live_bytes;
 };
 
+// Started by mpirun as one of several ranks, every rank makes the same Runtime, which holds a share of the model. Rank 0 is used as ever;
+// the others call serve() and nothing else. A rank that fails, dies or goes silent ends all: rank 0's calls throw EngineDeadError, and
+// every process ends within seconds.
 class Runtime {
  public:
   explicit Runtime(const std::string& model_path, RuntimeOptions options = {});
   ~Runtime();
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
+
+  int rank() const;
+  // On ranks other than 0: computes rank 0's steps until it closes its Runtime; then this one is closed, too.
+  void serve();
 
   // Enqueues; checks prompt and parameters first (InvalidArgument, ContextLengthError, QueueFullError, EngineDeadError).
   RequestId submit(std::vector<std::int32_t> prompt, const SamplingParams& params);

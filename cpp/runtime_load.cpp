@@ -1,13 +1,17 @@
 #include "runtime_load.h"
 
 #include <algorithm>
+#include <exception>
 #include <limits>
+#include <optional>
 #include <string_view>
 
+#include "comm/handshake.h"
 #include "core/log.h"
 #include "engine/kv_plan.h"
 #include "engine/make_ops.h"
 #include "model/checkpoint.h"
+#include "ops/plugin.h"
 
 namespace gossamer {
 
@@ -18,6 +22,8 @@ constexpr std::int64_t kDefaultGpuBatchedTokens = 2048;  // a sparse weight is e
 constexpr std::int64_t kMaxSeqs = 4096;
 constexpr std::int64_t kMaxBatchedTokens = 1 << 20;
 constexpr std::int64_t kMaxBlockSize = 1024;
+constexpr std::int64_t kMaxRanks = 4096;
+constexpr int kMaxWatchdogSeconds = 86400;
 
 void require_between(std::string_view option, std::int64_t value, std::int64_t low, std::int64_t high) {
   require(value >= low && value <= high, std::string(option) + " must be between " + std::to_string(low) + " and " + std::to_string(high) +
@@ -52,7 +58,7 @@ std::int64_t device_kv_memory(const DeviceMemory& memory, const Model& model, co
   return left;
 }
 
-KvPlan plan_kv(const Model& model, const Ops& ops, const RuntimeOptions& options) {
+KvPlan plan_kv(const Model& model, const Ops& ops, const RuntimeOptions& options, std::int64_t free_host_bytes) {
   const ModelConfig& config = model.config();
   KvCacheShape shape = model.kv_shape();
   std::int64_t memory = options.kv_cache_memory;
@@ -65,7 +71,7 @@ KvPlan plan_kv(const Model& model, const Ops& ops, const RuntimeOptions& options
                                      .max_model_len = options.max_model_len,
                                      .max_num_seqs = options.max_num_seqs,
                                      .kv_cache_memory = memory,
-                                     .free_bytes = available_host_memory()});
+                                     .free_bytes = free_host_bytes});
   if (plan.is_shortened) {
     log(LogLevel::warning, "the KV cache has room for " + std::to_string(plan.max_model_len) +
                                " tokens, so max_model_len is that and not the model's " + std::to_string(config.max_positions) +
@@ -105,6 +111,7 @@ RuntimeInfo describe(const std::string& model_path, const Manifest& manifest, co
   info.max_num_batched_tokens = loaded.config.max_num_batched_tokens;
   info.eos_token_ids = config.eos_token_ids;
   info.bos_token_id = config.bos_token_id;
+  info.tensor_parallel_size = loaded.comm->size();
   return info;
 }
 
@@ -124,32 +131,87 @@ void validate(const RuntimeOptions& options) {
           "gpu_memory_utilization must be above 0 and at most 1, not " + std::to_string(options.gpu_memory_utilization));
   require(options.random_sparsity >= 0 && options.random_sparsity < 1,
           "sparsity must be at least 0 and below 1, not " + std::to_string(options.random_sparsity));
-  require(options.tensor_parallel_size == 0 || options.tensor_parallel_size == 1,
-          "tensor_parallel_size must be 0 or 1 in this build, not " + std::to_string(options.tensor_parallel_size));
+  require_between("tensor_parallel_size", options.tensor_parallel_size, 0, kMaxRanks);
+  require(options.watchdog_seconds >= 1 && options.watchdog_seconds <= kMaxWatchdogSeconds,
+          "watchdog_seconds must be between 1 and " + std::to_string(kMaxWatchdogSeconds) + ", not " +
+              std::to_string(options.watchdog_seconds));
   require(options.verify == "full" || options.verify == "header", "verify must be full or header, not '" + printable(options.verify) + "'");
   require_between("max_queue", options.max_queue, 0, kAny / 2);
 }
 
-LoadedModel load(const std::string& model_path, const RuntimeOptions& options, Allocator& allocator) {
-  validate(options);
-  LoadedModel loaded;
-  loaded.ops = make_ops({options.device, options.dtype, options.isa, options.num_threads}, allocator);
-  loaded.comm = make_single_communicator();
-  Manifest manifest;
+namespace {
+
+// What all ranks must have in common, or what they compute together is nonsense.
+Fields fields_of(const RuntimeOptions& options, const LoadedModel& loaded, const Manifest& manifest) {
+  const auto text = [](const auto& value) { return std::to_string(value); };
+  return {{"build", build_id()},
+          {"checkpoint (digest of gossamer.json)", manifest.digest},
+          {"model", manifest.model_id},
+          {"tensor_parallel_size", text(loaded.ranks->size())},
+          {"kind of device", loaded.ops->device().kind == Device::Kind::cuda ? "cuda" : "cpu"},
+          {"dtype", std::string(name_of(loaded.ops->activation_dtype()))},
+          {"max_model_len", text(options.max_model_len)},
+          {"max_num_seqs", text(options.max_num_seqs)},
+          {"max_num_batched_tokens", text(batched_tokens(options, loaded.ops->device()))},
+          {"block_size", text(options.block_size)},
+          {"kv_cache_memory", text(options.kv_cache_memory)},
+          {"seed", text(options.seed)},
+          {"enforce_eager", text(options.enforce_eager)},
+          {"random weights", options.random_config},
+          {"sparsity", text(options.random_sparsity)}};
+}
+
+std::optional<Checkpoint> open_checkpoint(const std::string& model_path, const RuntimeOptions& options) {
+  if (!options.random_config.empty()) return std::nullopt;
+  return Checkpoint::open(model_path, options.verify == "full" ? Verify::full : Verify::header, options.allow_symlinks);
+}
+
+Manifest manifest_of(const std::optional<Checkpoint>& checkpoint) {
+  if (checkpoint) return checkpoint->manifest();
+  Manifest random;
+  random.model_id = "random";
+  random.pruning_json = "null";
+  return random;
+}
+
+// Opens device and checkpoint (none for random weights); with several ranks they then agree that it is the same for all.
+std::optional<Checkpoint> prepare(LoadedModel& loaded, const std::string& model_path, RuntimeOptions& options, Allocator& allocator) {
+  if (!loaded.ranks) {
+    loaded.ops = make_ops({options.device, options.dtype, options.isa, options.num_threads}, allocator);
+    loaded.comm = make_single_communicator();
+    return open_checkpoint(model_path, options);
+  }
+  const int threads = loaded.ranks->share_of_cores();
+  if (options.num_threads == 0) options.num_threads = threads;
+  std::optional<Checkpoint> checkpoint;
+  Fields fields;
+  std::exception_ptr failure;
+  try {
+    options.device = loaded.ranks->own_device(options.device, options.dtype);
+    loaded.ops = make_ops({options.device, options.dtype, options.isa, options.num_threads}, allocator);
+    checkpoint = open_checkpoint(model_path, options);
+    fields = fields_of(options, loaded, manifest_of(checkpoint));
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  require_agreement(loaded.ranks->group(), fields, failure);
+  loaded.comm = loaded.ranks->make_communicator(*loaded.ops);
+  return checkpoint;
+}
+
+void load_into(LoadedModel& loaded, const std::string& model_path, RuntimeOptions options, Allocator& allocator) {
+  const std::optional<Checkpoint> checkpoint = prepare(loaded, model_path, options, allocator);
   ThreadPool pool(options.num_threads);
   const LoadOptions load_options{.progress = options.load_progress, .max_positions = options.max_model_len};
-  if (!options.random_config.empty()) {
-    loaded.model = make_random_model(options.random_config, {.sparsity = options.random_sparsity, .seed = options.seed}, *loaded.ops,
-                                     *loaded.comm, pool, load_options);
-    manifest.model_id = "random";
-    manifest.pruning_json = "null";
-  } else {
-    const Checkpoint checkpoint =
-        Checkpoint::open(model_path, options.verify == "full" ? Verify::full : Verify::header, options.allow_symlinks);
-    loaded.model = load_model(checkpoint, *loaded.ops, *loaded.comm, pool, load_options);
-    manifest = checkpoint.manifest();
+  loaded.model = checkpoint ? load_model(*checkpoint, *loaded.ops, *loaded.comm, pool, load_options)
+                            : make_random_model(options.random_config, {.sparsity = options.random_sparsity, .seed = options.seed},
+                                                *loaded.ops, *loaded.comm, pool, load_options);
+  const std::int64_t sharers = loaded.ranks ? loaded.ranks->local_size() : 1;
+  KvPlan plan = plan_kv(*loaded.model, *loaded.ops, options, available_host_memory() / sharers);
+  if (loaded.ranks) {  // as large as the rank with the least memory can have it
+    plan.num_blocks = loaded.ranks->group().minimum(plan.num_blocks);
+    plan.max_model_len = loaded.ranks->group().minimum(plan.max_model_len);
   }
-  const KvPlan plan = plan_kv(*loaded.model, *loaded.ops, options);
   loaded.config = {.max_model_len = plan.max_model_len,
                    .max_num_seqs = options.max_num_seqs,
                    .max_num_batched_tokens = batched_tokens(options, loaded.ops->device()),
@@ -157,8 +219,25 @@ LoadedModel load(const std::string& model_path, const RuntimeOptions& options, A
                    .num_blocks = plan.num_blocks,
                    .max_queue = options.max_queue,
                    .seed = options.seed,
-                   .enforce_eager = options.enforce_eager};
-  loaded.info = describe(model_path, manifest, loaded);
+                   .enforce_eager = options.enforce_eager,
+                   .group = loaded.ranks ? &loaded.ranks->group() : nullptr};
+  loaded.info = describe(model_path, manifest_of(checkpoint), loaded);
+}
+
+}  // namespace
+
+LoadedModel load(const std::string& model_path, const RuntimeOptions& options, Allocator& allocator) {
+  validate(options);
+  LoadedModel loaded;
+  loaded.ranks = Ranks::join(options);
+  try {
+    load_into(loaded, model_path, options, allocator);
+  } catch (const std::exception& error) {
+    if (!loaded.ranks) throw;
+    loaded.ranks->group().fail("rank " + std::to_string(loaded.ranks->rank()) + " failed: " + error.what());
+    if (!loaded.ranks->leads()) loaded.ranks->await_end();
+    throw;
+  }
   return loaded;
 }
 

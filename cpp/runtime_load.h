@@ -7,11 +7,13 @@
 #include "core/memory.h"
 #include "engine/engine.h"
 #include "runtime.h"
+#include "runtime_ranks.h"
 
 namespace gossamer {
 
 // In the order of construction: each member uses those above it.
 struct LoadedModel {
+  std::unique_ptr<Ranks> ranks;  // null = alone
   std::unique_ptr<Ops> ops;
   std::unique_ptr<Communicator> comm;
   std::unique_ptr<Model> model;

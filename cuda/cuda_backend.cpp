@@ -1,5 +1,7 @@
 // The plugin's one exported function and the backend behind it.
 #include "build_id.h"
+#include "comm/communicator.h"
+#include "core/error.h"
 #include "cuda_ops.h"
 #include "launch/device_probe.h"
 #include "ops/plugin.h"
@@ -14,6 +16,10 @@ class CudaBackend final : public Backend {
 
   std::unique_ptr<Ops> create_ops(int device_index, DType activation_dtype) const override {
     return make_cuda_ops(device_index, activation_dtype);
+  }
+
+  std::unique_ptr<Communicator> create_communicator(Ops&, RankGroup&) const override {
+    throw DeviceError("device 'cuda': this build runs on one GPU only; use device='cpu' for several ranks");
   }
 };
 

@@ -60,6 +60,7 @@ void Engine::require_usable() const {
 void Engine::require_usable_locked() const {
   require(!closing_, "runtime is closed");
   if (!death_.empty()) throw EngineDeadError("the engine has stopped and must be made again: " + death_);
+  if (config_.group != nullptr) config_.group->require_alive();
 }
 
 std::shared_ptr<Engine::Request> Engine::find(RequestId id) const {
@@ -190,6 +191,7 @@ void Engine::release(RequestId id) {
 
 Calibration Engine::calibrate(const std::vector<std::vector<std::int32_t>>& sequences, const std::function<void(std::int64_t done)>& poll) {
   require_usable();
+  require(config_.group == nullptr, "calibrate needs the whole model in one process; run it without mpirun");
   SamplingParams prompt_only;
   prompt_only.max_tokens = 0;
   Job job;

@@ -9,19 +9,23 @@
 
 namespace gossamer {
 
+ExecutorConfig executor_config(const EngineConfig& config) {
+  return {.max_num_seqs = config.max_num_seqs,
+          .max_num_batched_tokens = config.max_num_batched_tokens,
+          .max_model_len = config.max_model_len,
+          .num_blocks = config.num_blocks,
+          .block_size = config.block_size,
+          .enforce_eager = config.enforce_eager,
+          .group = config.group};
+}
+
 EngineCore::EngineCore(Ops& ops, Communicator& comm, const Model& model, const EngineConfig& config)
     : config_(config),
       scheduler_({.num_blocks = config.num_blocks,
                   .block_size = config.block_size,
                   .max_num_seqs = config.max_num_seqs,
                   .max_num_batched_tokens = config.max_num_batched_tokens}),
-      executor_(ops, comm, model,
-                {.max_num_seqs = config.max_num_seqs,
-                 .max_num_batched_tokens = config.max_num_batched_tokens,
-                 .max_model_len = config.max_model_len,
-                 .num_blocks = config.num_blocks,
-                 .block_size = config.block_size,
-                 .enforce_eager = config.enforce_eager}),
+      executor_(ops, comm, model, executor_config(config)),
       sampler_(ops, executor_.max_logit_rows()) {
   const auto max_seqs = static_cast<std::size_t>(config.max_num_seqs);
   const auto max_tokens = static_cast<std::size_t>(config.max_num_batched_tokens);
@@ -75,11 +79,13 @@ void EngineCore::forward(const Schedule& plan) {
   parts_.clear();
   for (const Chunk& chunk : plan.chunks) {
     const std::span<const std::int32_t> tokens = sequence(chunk.id).tokens;
-    parts_.push_back({chunk.id, chunk.begin, tokens.subspan(static_cast<std::size_t>(chunk.begin), static_cast<std::size_t>(chunk.count))});
+    parts_.push_back({.begin = chunk.begin,
+                      .tokens = tokens.subspan(static_cast<std::size_t>(chunk.begin), static_cast<std::size_t>(chunk.count)),
+                      .blocks = scheduler_.blocks().table(chunk.id)});
     const bool is_decode = chunk.count == 1 && chunk.begin >= sequence(chunk.id).num_prompt;
     (is_decode ? events_.num_decode_tokens : events_.num_prompt_tokens) += chunk.count;
   }
-  if (!parts_.empty()) executor_.forward(parts_, scheduler_.blocks());
+  if (!parts_.empty()) executor_.forward(parts_);
 }
 
 // The token at position p of a chunk predicts the one at p + 1: a prompt token to be scored or, from the last known token, a new one.

@@ -25,8 +25,12 @@ struct EngineConfig {
   std::int64_t max_queue = 1024;  // requests in flight beyond max_num_seqs
   std::uint64_t seed = 0;
   bool enforce_eager = false;
+  RankGroup* group = nullptr;     // the ranks that share the model; null = this process alone
   bool check_invariants = false;  // after every step, as debug builds always do
 };
+
+// What each rank's Executor is made for.
+ExecutorConfig executor_config(const EngineConfig& config);
 
 // A sequence is over. Its blocks are free already.
 struct EndEvent {

@@ -154,11 +154,12 @@ void Engine::fail_live_requests(const std::exception_ptr& error) {
   }
 }
 
-// Out of memory is not the engine's end: what was running fails, everything is given back, and the next request starts clean.
+// Out of memory is not the engine's end: what was running fails, everything is given back, and the next request starts clean. Not so with
+// several ranks, of which the others are in the middle of the step.
 void Engine::handle_failure(const std::exception_ptr& failure) {
   std::string why;
   try {
-    if (is_out_of_memory(failure)) {
+    if (is_out_of_memory(failure) && config_.group == nullptr) {
       fail_live_requests(failure);
       core_->abort_all();
       return;
@@ -172,6 +173,7 @@ void Engine::handle_failure(const std::exception_ptr& failure) {
 
 void Engine::die(const std::string& why) {
   death_ = why.empty() ? "an unknown failure" : why;
+  if (config_.group != nullptr) config_.group->fail("rank 0 failed: " + death_);
   inbox_.clear();
   fail_live_requests(std::make_exception_ptr(EngineDeadError("the engine has stopped and must be made again: " + death_)));
 }

@@ -61,7 +61,9 @@ Executor::Executor(Ops& ops, Communicator& comm, const Model& model, const Execu
       logits_(ops.allocator(), DType::f32, {max_logit_rows_, model.config().vocab_size}),
       logit_rows_(ops.allocator(), DType::i32, {max_logit_rows_}),
       device_inputs_(ops.allocator(), DType::i32, {max_inputs(config)}),
-      inputs_(static_cast<std::size_t>(max_inputs(config))) {}
+      inputs_(static_cast<std::size_t>(max_inputs(config))) {
+  if (config.group != nullptr && config.group->leads()) followers_.emplace(*config.group, max_inputs(config));
+}
 
 std::int64_t Executor::workspace_bytes(const Model& model, const ExecutorConfig& config) {
   const std::int64_t rows = choose_logit_rows(model.config(), config);
@@ -75,9 +77,10 @@ bool Executor::is_recordable(std::span<const StepPart> parts) const {
          std::all_of(parts.begin(), parts.end(), [](const StepPart& part) { return part.tokens.size() == 1; });
 }
 
-void Executor::forward(std::span<const StepPart> parts, const BlockManager& blocks) {
+void Executor::forward(std::span<const StepPart> parts) {
+  if (followers_) followers_->send_forward(parts);
   const bool is_padded = is_recordable(parts);
-  const Batch batch = upload_batch(parts, blocks, is_padded);
+  const Batch batch = upload_batch(parts, is_padded);
   arena_.reset();
   hidden_ = arena_.take(ops_.activation_dtype(), {batch.num_tokens, model_.config().hidden_size});
   if (is_padded && !config_.enforce_eager) {
@@ -94,6 +97,7 @@ void Executor::run_layers(const Batch& batch) {
 }
 
 Tensor Executor::logits(std::span<const std::int32_t> rows) {
+  if (followers_) followers_->send_logits(rows);
   const std::int64_t num_rows = std::ssize(rows);
   check(num_rows <= max_logit_rows_, "Executor::logits of more rows than max_logit_rows");
   const Arena::Scope scope(arena_);
@@ -116,7 +120,7 @@ std::span<std::int32_t> Executor::stage(std::int64_t count) {
 }
 
 // Padding sequences hold one token each, which is written nowhere and sees one slot of block 0; nobody reads what becomes of it.
-Batch Executor::upload_batch(std::span<const StepPart> parts, const BlockManager& blocks, bool is_padded) {
+Batch Executor::upload_batch(std::span<const StepPart> parts, bool is_padded) {
   Batch batch;
   batch.num_seqs = std::ssize(parts);
   std::int64_t width = 1;  // of the block table
@@ -125,12 +129,12 @@ Batch Executor::upload_batch(std::span<const StepPart> parts, const BlockManager
     batch.num_tokens += count;
     batch.max_query_len = std::max(batch.max_query_len, count);
     batch.max_context_len = std::max(batch.max_context_len, part.begin + count);
-    width = std::max(width, std::ssize(blocks.table(part.id)));
+    width = std::max(width, std::ssize(part.blocks));
   }
   if (is_padded) {
     batch.num_seqs = batch.num_tokens = bucket_of_sequences(std::ssize(parts), config_.max_num_seqs);
     width = bucket_of_blocks(width, max_blocks_per_sequence(config_));
-    batch.max_context_len = width * blocks.block_size();
+    batch.max_context_len = width * config_.block_size;
   }
 
   num_staged_ = 0;
@@ -146,14 +150,14 @@ Batch Executor::upload_batch(std::span<const StepPart> parts, const BlockManager
   query_start[0] = 0;
   for (std::size_t s = 0; s < parts.size(); ++s) {
     const StepPart& part = parts[s];
-    const std::span<const std::int32_t> table = blocks.table(part.id);
+    const std::span<const std::int32_t> table = part.blocks;
     const std::int64_t end = part.begin + std::ssize(part.tokens);
-    check(end <= std::ssize(table) * blocks.block_size(), "a step computes tokens that no block was reserved for");
+    check(end <= std::ssize(table) * config_.block_size, "a step computes tokens that no block was reserved for");
     for (std::int64_t position = part.begin; position < end; ++position, ++token) {
       token_ids[token] = part.tokens[static_cast<std::size_t>(position - part.begin)];
       positions[token] = static_cast<std::int32_t>(position);
-      const std::int64_t block = table[static_cast<std::size_t>(position / blocks.block_size())];
-      slots[token] = static_cast<std::int32_t>(block * blocks.block_size() + position % blocks.block_size());
+      const std::int64_t block = table[static_cast<std::size_t>(position / config_.block_size)];
+      slots[token] = static_cast<std::int32_t>(block * config_.block_size + position % config_.block_size);
     }
     query_start[s + 1] = static_cast<std::int32_t>(token);
     context_len[s] = static_cast<std::int32_t>(end);

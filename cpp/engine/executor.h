@@ -2,11 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "core/memory.h"
-#include "kv/block_manager.h"
+#include "engine/step_channel.h"
 #include "kv/kv_cache.h"
 #include "model/model.h"
 
@@ -19,13 +20,7 @@ struct ExecutorConfig {
   std::int64_t num_blocks = 0;
   std::int64_t block_size = 0;
   bool enforce_eager = false;  // decode steps are never recorded; the same bits
-};
-
-// One sequence's tokens of a step.
-struct StepPart {
-  SequenceId id = 0;
-  std::int64_t begin = 0;  // position of the first token
-  std::span<const std::int32_t> tokens;
+  RankGroup* group = nullptr;  // whose rank 0 this is: the others are told to do the same
 };
 
 class Executor {
@@ -34,8 +29,8 @@ class Executor {
   // What it will allocate on the device besides the KV cache.
   static std::int64_t workspace_bytes(const Model& model, const ExecutorConfig& config);
 
-  // Runs all layers over the parts' tokens; their keys and values go to the blocks that the sequences hold.
-  void forward(std::span<const StepPart> parts, const BlockManager& blocks);
+  // Runs all layers over the parts' tokens; their keys and values go to the parts' blocks.
+  void forward(std::span<const StepPart> parts);
   // f32 [rows, vocab] for up to max_logit_rows() tokens of the last forward(), by index. Scratch: valid until the next call.
   Tensor logits(std::span<const std::int32_t> rows);
 
@@ -46,13 +41,14 @@ class Executor {
 
  private:
   bool is_recordable(std::span<const StepPart> parts) const;
-  Batch upload_batch(std::span<const StepPart> parts, const BlockManager& blocks, bool is_padded);
+  Batch upload_batch(std::span<const StepPart> parts, bool is_padded);
   void run_layers(const Batch& batch);
   std::span<std::int32_t> stage(std::int64_t count);
 
   Ops& ops_;
   const Model& model_;
   ExecutorConfig config_;
+  std::optional<StepChannel> followers_;
   KvCache kv_;
   Arena arena_;
   ExecContext context_;

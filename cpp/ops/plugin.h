@@ -12,6 +12,9 @@
 
 namespace gossamer {
 
+class Communicator;  // comm/communicator.h
+class RankGroup;     // comm/rank_group.h
+
 struct DeviceDescription {
   std::string name;  // "NVIDIA H100 80GB HBM3"
   int capability_major = 0;
@@ -34,6 +37,8 @@ class Backend {
   // Throws DeviceError, with the versions found, when there is no usable driver or device.
   virtual BackendProbe probe() const = 0;
   virtual std::unique_ptr<Ops> create_ops(int device_index, DType activation_dtype) const = 0;
+  // Among the group's ranks, each with its own device; `ops` is this backend's. Collective. Both must outlive it.
+  virtual std::unique_ptr<Communicator> create_communicator(Ops& ops, RankGroup& group) const = 0;
 };
 
 // Plain C data: it is read before anything of the plugin's C++ is trusted.

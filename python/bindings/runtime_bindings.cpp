@@ -127,6 +127,7 @@ void bind_options(nb::module_& module) {
       .def_rw("isa", &RuntimeOptions::isa)
       .def_rw("seed", &RuntimeOptions::seed)
       .def_rw("tensor_parallel_size", &RuntimeOptions::tensor_parallel_size)
+      .def_rw("watchdog_seconds", &RuntimeOptions::watchdog_seconds)
       .def_rw("verify", &RuntimeOptions::verify)
       .def_rw("allow_symlinks", &RuntimeOptions::allow_symlinks)
       .def_rw("max_queue", &RuntimeOptions::max_queue);
@@ -184,7 +185,8 @@ void bind_results(nb::module_& module) {
       .def_ro("max_num_seqs", &RuntimeInfo::max_num_seqs)
       .def_ro("max_num_batched_tokens", &RuntimeInfo::max_num_batched_tokens)
       .def_ro("eos_token_ids", &RuntimeInfo::eos_token_ids)
-      .def_ro("bos_token_id", &RuntimeInfo::bos_token_id);
+      .def_ro("bos_token_id", &RuntimeInfo::bos_token_id)
+      .def_ro("tensor_parallel_size", &RuntimeInfo::tensor_parallel_size);
   nb::class_<RuntimeStats>(module, "RuntimeStats")
       .def_ro("steps", &RuntimeStats::steps)
       .def_ro("prefill_tokens", &RuntimeStats::prefill_tokens)
@@ -242,6 +244,8 @@ void bind_runtime(nb::module_& module) {
   nb::class_<Engine>(module, "Engine", nb::is_weak_referenceable())
       .def(nb::init<const std::string&, RuntimeOptions, const Engine::Progress&>(), nb::arg("path"), nb::arg("options"),
            nb::arg("progress").none() = nb::none(), "Loads a model directory; progress(bytes_done, bytes_total) may raise to cancel.")
+      .def("rank", unlocked(&Runtime::rank))
+      .def("serve", unlocked(&Runtime::serve), "On ranks other than 0: computes rank 0's steps until it closes its Runtime.")
       .def("submit", unlocked(&Runtime::submit), nb::arg("prompt"), nb::arg("params"))
       .def("wait", &wait, nb::arg("id"), nb::arg("timeout_ms"), "What is new; waits at most timeout_ms, and never over 50 ms.")
       .def("finished", unlocked(&Runtime::finished), nb::arg("id"))

@@ -107,6 +107,12 @@ class RuntimeOptions:
     def tensor_parallel_size(self, arg: int, /) -> None: ...
 
     @property
+    def watchdog_seconds(self) -> float: ...
+
+    @watchdog_seconds.setter
+    def watchdog_seconds(self, arg: float, /) -> None: ...
+
+    @property
     def verify(self) -> str: ...
 
     @verify.setter
@@ -319,6 +325,9 @@ class RuntimeInfo:
     @property
     def bos_token_id(self) -> int | None: ...
 
+    @property
+    def tensor_parallel_size(self) -> int: ...
+
 class RuntimeStats:
     @property
     def steps(self) -> int: ...
@@ -366,6 +375,13 @@ class Engine:
     def __init__(self, path: str, options: RuntimeOptions, progress: Callable[[int, int], None] | None = None) -> None:
         """
         Loads a model directory; progress(bytes_done, bytes_total) may raise to cancel.
+        """
+
+    def rank(self) -> int: ...
+
+    def serve(self) -> None:
+        """
+        On ranks other than 0: computes rank 0's steps until it closes its Runtime.
         """
 
     def submit(self, prompt: Sequence[int], params: SamplingParams) -> int: ...

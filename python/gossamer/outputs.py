@@ -102,7 +102,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """What was loaded, and with what sizes. Bytes are bytes; `pruning` is the manifest's record of how the model was pruned."""
+    """What was loaded, and with what sizes. Bytes are this rank's; `pruning` is the manifest's record of how the model was pruned."""
 
     model_path_name: str
     model_id: str
@@ -127,6 +127,7 @@ class RuntimeInfo:
     max_num_batched_tokens: int
     eos_token_ids: list[int]
     bos_token_id: int | None
+    tensor_parallel_size: int
 
     @property
     def sparsity(self) -> float:

@@ -66,6 +66,8 @@ class Runtime:
         Seeds the requests that have none.
     tensor_parallel_size : int, optional
         Ranks that share the model; default: what the launcher says.
+    watchdog_seconds : float
+        With several ranks: how long one may be silent before all of them end, in [1, 86400].
     verify : "full" or "header"
         Check the digests of all data, or only of the small files and the structure.
     allow_symlinks : bool
@@ -84,6 +86,11 @@ class Runtime:
 
     Notes
     -----
+    Under ``mpirun -n N python script.py`` the N processes share the model. All run the script as far as their first `Runtime`: rank 0
+    goes on and is used as ever, while on the others making a `Runtime` does not return; they compute what rank 0 asks for, and exit when
+    it closes its own. A process can make one `Runtime` then. When a rank fails or hangs, rank 0's calls raise `EngineDeadError` and all
+    processes end within seconds.
+
     Methods may be called from several threads. Parameters of requests are a `SamplingParams`, or keywords: its fields, or Hugging
     Face's names for them (max_new_tokens, min_new_tokens, do_sample, num_return_sequences, eos_token_id, stop_strings). With keywords or
     nothing, the sampling defaults of the model's generation_config.json hold, as in vLLM; a `SamplingParams` is taken as it is.
@@ -104,6 +111,7 @@ class Runtime:
         num_threads: int | None = None,
         seed: int = 0,
         tensor_parallel_size: int | None = None,
+        watchdog_seconds: float = 30.0,
         verify: Literal["full", "header"] = "full",
         allow_symlinks: bool = False,
         progress: Callable[[int, int], None] | None = None,
@@ -125,6 +133,7 @@ class Runtime:
         options.kv_cache_memory = _optional("kv_cache_memory", kv_cache_memory, INT64_MAX)
         options.num_threads = _optional("num_threads", num_threads, 4096)
         options.tensor_parallel_size = _optional("tensor_parallel_size", tensor_parallel_size, 4096)
+        options.watchdog_seconds = real("watchdog_seconds", watchdog_seconds, 1.0, 86400.0)
         if not isinstance(allow_symlinks, bool):
             raise TypeError(f"allow_symlinks must be True or False, not {shown(allow_symlinks)}")
         options.allow_symlinks = allow_symlinks
@@ -134,6 +143,9 @@ class Runtime:
             engine = _core.Engine(path, options, progress)
         finally:
             _forward_log()
+        if engine.rank() > 0:
+            engine.serve()
+            raise SystemExit(0)
         self._info = _info(engine.info())
         if self._info.model_id != self._files.model_id:
             raise CheckpointError("the model directory changed while it was being loaded; load it again", file="gossamer.json")

@@ -1,5 +1,6 @@
 // A backend of the right build, without devices.
 #include "build_id.h"
+#include "comm/communicator.h"
 #include "core/error.h"
 #include "ops/plugin.h"
 
@@ -9,6 +10,9 @@ class EmptyBackend final : public gossamer::Backend {
  public:
   gossamer::BackendProbe probe() const override { return {.driver_version = 1, .runtime_version = 2, .architectures = "x", .devices = {}}; }
   std::unique_ptr<gossamer::Ops> create_ops(int, gossamer::DType) const override { throw gossamer::DeviceError("no operations"); }
+  std::unique_ptr<gossamer::Communicator> create_communicator(gossamer::Ops&, gossamer::RankGroup&) const override {
+    throw gossamer::DeviceError("no communicator");
+  }
 };
 
 const gossamer::Backend* backend() {

@@ -1,0 +1,124 @@
+#include "runtime_ranks.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <thread>
+
+#include "comm/mpi_communicator.h"
+#include "comm/mpi_library.h"
+#include "core/error.h"
+#include "core/thread_pool.h"
+#include "ops/plugin.h"
+
+namespace gossamer {
+
+namespace {
+
+constexpr int kExitCode = 70;
+
+// MPI tells the launcher, which ends the other hosts' ranks, too; should that hang, this process ends all the same.
+void end_process(const std::string& why) {
+  const std::string line = "gossamer: " + why + "\n";
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+  std::thread([] { MpiLibrary::load("").abort(kExitCode); }).detach();
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  ::_exit(kExitCode);
+}
+
+// Host and set of cores: ranks that have both in common share those cores.
+std::string place_of_this_process() {
+  char host[256] = {};
+  ::gethostname(host, sizeof(host) - 1);
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  ::sched_getaffinity(0, sizeof(mask), &mask);
+  return host + std::string(reinterpret_cast<const char*>(&mask), sizeof(mask));
+}
+
+std::size_t number_of_gpus() {
+  try {
+    return load_backend("cuda").probe().devices.size();
+  } catch (const DeviceError&) {
+    return 0;
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<Ranks> Ranks::join(const RuntimeOptions& options) {
+  const std::optional<Launch> launch = read_launch();
+  const int wanted = options.tensor_parallel_size;
+  if (!launch) {
+    require(wanted <= 1, "tensor_parallel_size=" + std::to_string(wanted) +
+                             " needs as many processes: start this program with 'mpirun -n " + std::to_string(wanted) + " ...'");
+    return nullptr;
+  }
+  require(wanted == 0 || wanted == launch->size, "tensor_parallel_size must be 0 or the " + std::to_string(launch->size) + " ranks that " +
+                                                     launch->launcher + " started, not " + std::to_string(wanted));
+  static std::atomic<bool> has_joined = false;
+  require(!has_joined.exchange(true),
+          "under " + launch->launcher + " a process can make one Runtime in its life; start one launch for each");
+  return std::unique_ptr<Ranks>(new Ranks(*launch, options));
+}
+
+Ranks::Ranks(const Launch& launch, const RuntimeOptions& options) : launch_(launch) {
+  const auto milliseconds = static_cast<std::int64_t>(std::lround(options.watchdog_seconds * 1000));
+  RankLinks links = connect_ranks(launch);
+  group_ = std::make_unique<RankGroup>(launch.rank, launch.size, std::move(links),
+                                       RankGroupOptions{.watchdog = std::chrono::milliseconds(milliseconds), .end_process = &end_process});
+}
+
+Ranks::~Ranks() = default;
+
+std::string Ranks::own_device(const std::string& device, const std::string& dtype) const {
+  require(!device.starts_with("cuda:"),
+          "device='" + printable(device) + "' would put all ranks on one GPU; use device='cuda', which gives " + "each rank its own");
+  const bool may_be_gpu = device == "cuda" || (device == "auto" && dtype != "float32");
+  const std::size_t count = may_be_gpu ? number_of_gpus() : 0;
+  if (count == 0) return device == "auto" ? "cpu" : device;
+  if (static_cast<std::size_t>(launch_.local_size) > count) {
+    throw DeviceError(std::to_string(launch_.local_size) + " ranks were started on a host with " + std::to_string(count) +
+                      " GPUs, and two cannot share one; start as many ranks as GPUs, or use device='cpu'");
+  }
+  return "cuda:" + std::to_string(launch_.local_rank);
+}
+
+int Ranks::share_of_cores() {
+  const std::string place = place_of_this_process();
+  const std::vector<std::vector<std::byte>> places = group_->gather(std::as_bytes(std::span(place.data(), place.size())));
+  std::vector<std::byte> shares(static_cast<std::size_t>(launch_.size) * sizeof(std::int32_t));
+  if (leads()) {
+    const auto text = [&](std::size_t rank) { return std::string(reinterpret_cast<const char*>(places[rank].data()), places[rank].size()); };
+    std::map<std::string, std::int32_t> count;
+    for (std::size_t rank = 0; rank < places.size(); ++rank) ++count[text(rank)];
+    for (std::size_t rank = 0; rank < places.size(); ++rank) {
+      std::memcpy(shares.data() + rank * sizeof(std::int32_t), &count[text(rank)], sizeof(std::int32_t));
+    }
+  }
+  group_->broadcast(shares);
+  std::int32_t sharers = 1;
+  std::memcpy(&sharers, shares.data() + static_cast<std::size_t>(launch_.rank) * sizeof(sharers), sizeof(sharers));
+  return std::max(1, available_cores() / sharers);
+}
+
+std::unique_ptr<Communicator> Ranks::make_communicator(Ops& ops) {
+  if (ops.device().kind == Device::Kind::cuda) return load_backend("cuda").create_communicator(ops, *group_);
+  return make_mpi_communicator(MpiLibrary::load(launch_.launcher), *group_);
+}
+
+void Ranks::part() {
+  MpiLibrary::load(launch_.launcher).finalize();
+  group_->leave();
+}
+
+void Ranks::await_end() {
+  for (;;) std::this_thread::sleep_for(std::chrono::seconds(1));
+}
+
+}  // namespace gossamer
