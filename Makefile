@@ -17,7 +17,7 @@ endif
 HAVE_GTEST := $(shell $(or $(CXX),c++) -E -x c++ -include gtest/gtest.h /dev/null >/dev/null 2>&1 && echo yes)
 CPP_TESTS := $(if $(HAVE_GTEST),ON,OFF)
 
-.PHONY: help demo demo-results test test-hf check asan tsan bench cuda dev setup-dev clean
+.PHONY: help demo demo-results test test-hf check asan tsan bench bench-cpu cuda dev setup-dev clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -93,6 +93,11 @@ cuda: $(VENV)/.build-tools  ## compile the CUDA backend (needs nvcc, not a GPU);
 bench: $(VENV)/.build-tools  ## micro benchmarks of the products (needs Google Benchmark: make setup-dev)
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset bench && $(BIN)/cmake --build --preset bench
 	@for program in build/bench/benchmarks/kernels/bench_*; do [ ! -x "$$program" ] || "$$program"; done
+
+bench-cpu: CUDA := OFF
+bench-cpu: $(VENV)/.build-tools  ## the CPU's products against dense ones, into benchmarks/results/cpu_kernels.json (about 10 minutes)
+	$(call install,plot,$(WITHOUT_TESTS) -Ccmake.define.GOSSAMER_BUILD_BENCHMARKS=ON)
+	$(BIN)/python benchmarks/cpu/kernels.py $(BUILD)/benchmarks/kernels/bench_products benchmarks/results/cpu_kernels.json
 
 dev: $(VENV)/.build-tools  ## an editable install that rebuilds on import, for working on the code
 	@$(BIN)/pip install -q --no-build-isolation -Cbuild-dir=build/editable -Ceditable.rebuild=true -e '.[dev]'

@@ -21,6 +21,7 @@ using cpu::kStep;
 // Waking a thread costs about a microsecond: what takes less is done by the caller alone.
 constexpr std::int64_t kMinChunkProducts = 1 << 16;
 constexpr std::int64_t kMinChunkElements = 1 << 13;
+constexpr std::int64_t kAliasing = 2048;      // rows of 16-bit numbers so far apart share the sets of a first-level cache
 constexpr std::int64_t kChunksPerThread = 6;  // dynamic shares even out
 
 static_assert(static_cast<int>(Act::silu) == static_cast<int>(Activation::silu) &&
@@ -190,16 +191,17 @@ class CpuOps final : public Ops {
   void round_inputs(cpu::LinearTask& task, const Tensor& x, bool native) {
     const std::int64_t k = x.size(1);
     const std::int64_t padded = task.weight.steps * kStep;
-    auto* floats = native ? nullptr : workspace<float>(task.n * (padded + (padded + 1) / 2));
-    auto* halves = native ? workspace<BFloat16>(task.n * padded) : reinterpret_cast<BFloat16*>(floats + task.n * padded);
+    const std::int64_t stride = padded % kAliasing == 0 ? padded + kAliasing / 2 : padded;
+    auto* floats = native ? nullptr : workspace<float>(task.n * (padded + (stride + 1) / 2));
+    auto* halves = native ? workspace<BFloat16>(task.n * stride) : reinterpret_cast<BFloat16*>(floats + task.n * padded);
     for_rows(task.n, padded, [&](std::int64_t i) {
-      BFloat16* row = halves + i * padded;
+      BFloat16* row = halves + i * stride;
       kernels_.narrow(row, DType::bf16, x.row<const float>(i), k);
       std::fill_n(row + k, padded - k, BFloat16{0});
       if (!native) kernels_.widen(floats + i * padded, row, DType::bf16, padded, false);
     });
     task.x = native ? static_cast<const void*>(halves) : floats;
-    task.x_stride = padded;
+    task.x_stride = native ? stride : padded;
   }
 
   // Grown to the largest batch seen, then kept.

@@ -6,12 +6,17 @@
 namespace gossamer::cpu {
 namespace {
 
-constexpr int kDotTokens = 3;                 // tokens in registers: 3 x kGroup sums
+constexpr int kDotSums = 24;                  // in registers: rows x tokens
+constexpr int kDotSplitTokens = 8;            // up to so many tokens take the weights from memory straight into registers
+constexpr std::int64_t kDotSplitSteps = 16;   // steps of a block that a few rows at a time go over again: in the first-level cache
+constexpr int kDotTokens = 3;                 // tokens in registers with a whole group of a panel
 constexpr std::int64_t kDotSteps = 32;        // steps of a panel: kGroup rows are 16 KiB, a third of a first-level cache
 constexpr std::int64_t kDotTokenBlock = 96;   // tokens whose sums wait in memory between panels: 48 KiB
 constexpr std::int64_t kMaskPrefetch = 2048;  // bytes ahead in the mask stream
+// Ahead in the value stream when a few rows at a time go over a block: past its end, so that every pass keeps the memory busy.
+constexpr std::int64_t kSplitPrefetch = 10240;
 
-// Readers of one group: pair(r) gives rows r and r + 1 of the step at hand, 32 values each; then advance().
+// Readers of one group: load<first, rows>(use) calls use(r, values) for rows first + r of the step at hand; then advance().
 struct DotDense {
   const BFloat16* at;
   const BFloat16* ahead;  // where the rows end, in the next group
@@ -24,11 +29,13 @@ struct DotDense {
         ahead(at + kStepsAhead * kStep),
         stride(w.steps * kStep),
         steps_to_wrap(w.steps - kStepsAhead) {}
-  [[gnu::always_inline]] void pair(int r, __m512i& a, __m512i& b) const {
-    prefetch(ahead + r * stride);
-    prefetch(ahead + (r + 1) * stride);
-    a = _mm512_loadu_si512(at + r * stride);
-    b = _mm512_loadu_si512(at + (r + 1) * stride);
+  template <int kFirst, int kRows, typename Use>
+  [[gnu::always_inline]] void load(const Use& use) const {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      prefetch(ahead + (kFirst + r) * stride);
+      use(r, _mm512_loadu_si512(at + (kFirst + r) * stride));
+    }
   }
   void advance() {
     at += kStep;
@@ -43,73 +50,167 @@ struct DotBitmap {
 
   DotBitmap(const WeightView& w, std::int64_t group)
       : masks(w.masks + group * w.steps * kGroup), values(static_cast<const BFloat16*>(w.values) + w.offsets[group]) {}
-  // Two rows at a time: the second's address does not wait for the first's, and the next pair's only for one count.
-  [[gnu::always_inline]] void pair(int r, __m512i& a, __m512i& b) {
-    const std::uint32_t first = masks[r];
-    const std::uint32_t second = masks[r + 1];
-    const std::uint64_t both = std::uint64_t{second} << 32 | first;
-    prefetch(reinterpret_cast<const char*>(values) + kPrefetchBytes);
-    if (r == 0) prefetch(reinterpret_cast<const char*>(masks) + kMaskPrefetch);
-    a = _mm512_mask_expand_epi16(fresh_zero(), first, _mm512_loadu_si512(values));
-    b = _mm512_mask_expand_epi16(fresh_zero(), second, _mm512_loadu_si512(values + __builtin_popcount(first)));
-    values += __builtin_popcountll(both);
-  }
-  void advance() { masks += kGroup; }
-};
-
-// A group that was expanded before: [steps][kGroup][kStep].
-struct DotPanel {
-  const BFloat16* at;
-  [[gnu::always_inline]] void pair(int r, __m512i& a, __m512i& b) const {
-    a = _mm512_loadu_si512(at + r * kStep);
-    b = _mm512_loadu_si512(at + (r + 1) * kStep);
-  }
-  void advance() { at += kGroup * kStep; }
-};
-
-// One block of k of a group: the rows that begin it, and where they are kept for further tokens (null: nowhere).
-struct DotBlock {
-  const BFloat16* x;
-  std::int64_t steps;
-  bool first, last;
-};
-
-// acc[t][r] += rows · tokens over a block; what was read goes to `panel` when kKeep.
-template <int kTokens, bool kKeep, typename Rows>
-[[gnu::always_inline]] inline void dot_steps(Rows& rows, const BFloat16* x, std::int64_t x_stride, std::int64_t steps, BFloat16* panel,
-                                             Vf (&acc)[kTokens][kGroup]) {
-  for (std::int64_t step = 0; step < steps; ++step) {
-    __m512bh xs[kTokens];
+  // Values of the step before a row of even number. Every count starts from the step's own masks, so no row waits for another's.
+  [[gnu::always_inline]] std::int64_t before(int row) const {
+    std::int64_t count = 0;
 #pragma GCC unroll 4
-    for (int t = 0; t < kTokens; ++t) xs[t] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(x + t * x_stride));
-#pragma GCC unroll 4
-    for (int r = 0; r < kGroup; r += 2) {
-      __m512i a, b;
-      rows.pair(r, a, b);
-      if constexpr (kKeep) {
-        _mm512_storeu_si512(panel + r * kStep, a);
-        _mm512_storeu_si512(panel + (r + 1) * kStep, b);
+    for (int r = 0; r < row; r += 2) {
+      std::uint64_t two;
+      __builtin_memcpy(&two, masks + r, sizeof two);
+      count += __builtin_popcountll(two);
+    }
+    return count;
+  }
+  template <int kFirst, int kRows, typename Use>
+  [[gnu::always_inline]] void load(const Use& use) const {
+    if constexpr (kFirst == 0) prefetch(reinterpret_cast<const char*>(masks) + kMaskPrefetch);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const int row = kFirst + r;
+      const std::int64_t offset = before(row / 2 * 2) + (row % 2 == 1 ? __builtin_popcount(masks[row - 1]) : 0);
+      if constexpr (kRows < kGroup) {
+        prefetch(reinterpret_cast<const char*>(values + offset) + kSplitPrefetch);
+      } else if (row % 2 == 0) {
+        prefetch(reinterpret_cast<const char*>(values + offset) + kPrefetchBytes);
       }
-#pragma GCC unroll 4
+      use(r, _mm512_mask_expand_epi16(fresh_zero(), masks[row], _mm512_loadu_si512(values + offset)));
+    }
+  }
+  void advance() {
+    values += before(kGroup);
+    masks += kGroup;
+  }
+};
+
+// acc[t][r] += rows [kFirst, kFirst + kRows) · tokens, over some steps. The fewer of rows and tokens stay in registers beside the sums.
+template <int kTokens, int kFirst, int kRows, typename Rows>
+[[gnu::always_inline]] inline void dot_steps(Rows& rows, const BFloat16* x, std::int64_t x_stride, std::int64_t steps,
+                                             Vf (&acc)[kTokens][kRows]) {
+  for (std::int64_t step = 0; step < steps; ++step) {
+    if constexpr (kTokens < kRows) {
+      __m512bh xs[kTokens];
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; ++t) xs[t] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(x + t * x_stride));
+      rows.template load<kFirst, kRows>([&](int r, __m512i w) {
+#pragma GCC unroll 8
+        for (int t = 0; t < kTokens; ++t) acc[t][r] = _mm512_dpbf16_ps(acc[t][r], reinterpret_cast<__m512bh>(w), xs[t]);
+      });
+    } else {
+      __m512bh w[kRows];
+      rows.template load<kFirst, kRows>([&](int r, __m512i row) { w[r] = reinterpret_cast<__m512bh>(row); });
+#pragma GCC unroll 8
       for (int t = 0; t < kTokens; ++t) {
-        acc[t][r] = _mm512_dpbf16_ps(acc[t][r], reinterpret_cast<__m512bh>(a), xs[t]);
-        acc[t][r + 1] = _mm512_dpbf16_ps(acc[t][r + 1], reinterpret_cast<__m512bh>(b), xs[t]);
+        const auto xs = reinterpret_cast<__m512bh>(_mm512_loadu_si512(x + t * x_stride));
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) acc[t][r] = _mm512_dpbf16_ps(acc[t][r], w[r], xs);
       }
     }
     rows.advance();
     x += kStep;
-    if constexpr (kKeep) panel += kGroup * kStep;
   }
 }
 
-// A block for kTokens tokens from `token` on. Sums wait in `partial` between blocks; after the last they go out.
-template <int kTokens, bool kKeep, typename Rows>
-inline void dot_tokens(const LinearTask& task, Rows& rows, const DotBlock& block, std::int64_t group, std::int64_t token, float* partial,
-                       BFloat16* panel) {
+// So few tokens that the sums of a whole group fit the registers.
+template <int kTokens, typename Rows>
+inline void dot_direct(const LinearTask& task, std::int64_t group) {
+  Rows rows(task.weight, group);
+  Vf acc[kTokens][kGroup];
+  for (auto& row : acc)
+    for (Vf& sum : row) sum = zero();
+  dot_steps<kTokens, 0, kGroup>(rows, static_cast<const BFloat16*>(task.x), task.x_stride, task.weight.steps, acc);
+  float sums[kTokens][kGroup];
+  for (int t = 0; t < kTokens; ++t) reduce_rows(acc[t], sums[t]);
+  emit(task, group, 0, kTokens, sums);
+}
+
+// Rows [kFirst, kFirst + kRows) of one block of k, returning the reader after it. Their sums wait in `partial` between blocks.
+template <int kTokens, int kFirst, int kRows, typename Rows>
+inline Rows dot_some_rows(Rows rows, const BFloat16* x, std::int64_t x_stride, std::int64_t steps, Vf (*partial)[kGroup]) {
+  Vf acc[kTokens][kRows];
+  for (int t = 0; t < kTokens; ++t)
+    for (int r = 0; r < kRows; ++r) acc[t][r] = partial[t][kFirst + r];
+  dot_steps<kTokens, kFirst, kRows>(rows, x, x_stride, steps, acc);
+  for (int t = 0; t < kTokens; ++t)
+    for (int r = 0; r < kRows; ++r) partial[t][kFirst + r] = acc[t][r];
+  return rows;
+}
+
+// A few tokens more: some rows at a time with all of them, so that each row is expanded once.
+template <int kTokens, typename Rows>
+inline void dot_split(const LinearTask& task, std::int64_t group) {
+  constexpr int kRows = kDotSums / kTokens < 4 ? 3 : 4;
+  Rows rows(task.weight, group);
+  Vf partial[kTokens][kGroup];
+  for (auto& row : partial)
+    for (Vf& sum : row) sum = zero();
+  for (std::int64_t step = 0; step < task.weight.steps; step += kDotSplitSteps) {
+    const std::int64_t steps = smaller(kDotSplitSteps, task.weight.steps - step);
+    const BFloat16* x = static_cast<const BFloat16*>(task.x) + step * kStep;
+    const Rows next = dot_some_rows<kTokens, 0, kRows>(rows, x, task.x_stride, steps, partial);
+    dot_some_rows<kTokens, kRows, kRows>(rows, x, task.x_stride, steps, partial);
+    if constexpr (2 * kRows < kGroup) dot_some_rows<kTokens, 2 * kRows, kGroup - 2 * kRows>(rows, x, task.x_stride, steps, partial);
+    rows = next;
+  }
+  float sums[kTokens][kGroup];
+  for (int t = 0; t < kTokens; ++t) reduce_rows(partial[t], sums[t]);
+  emit(task, group, 0, kTokens, sums);
+}
+
+// Expands groups one step at a time, one group after the other, into panels [steps][kGroup][kStep].
+template <typename Rows>
+struct DotExpander {
+  const WeightView& weight;
+  Rows rows;
+  std::int64_t group, group_end;
+  std::int64_t step = 0;
+  BFloat16* to = nullptr;
+
+  DotExpander(const WeightView& w, std::int64_t begin, std::int64_t end) : weight(w), rows(w, begin), group(begin), group_end(end) {}
+  // Steps of the next panel; 0 after the last group.
+  std::int64_t remaining() const { return group < group_end ? smaller(kDotSteps, weight.steps - step) : 0; }
+  [[gnu::always_inline]] void expand_step() {
+    rows.template load<0, kGroup>([this](int r, __m512i w) { _mm512_store_si512(to + r * kStep, w); });
+    to += kGroup * kStep;
+    rows.advance();
+    if (++step == weight.steps) {
+      step = 0;
+      if (++group < group_end) rows = Rows(weight, group);
+    }
+  }
+};
+
+// One panel of a group, and how much of the next is to be expanded meanwhile: steps_due in every loops_due steps.
+struct DotBlock {
+  const BFloat16* panel;
+  std::int64_t step, steps;  // of k
+  bool first, last;
+  std::int64_t steps_due, loops_due;
+};
+
+// A panel for kTokens tokens from `token` on. Their sums wait in `partial` between a group's panels; after the last they go out.
+// Expansion of the next panel is spread among the dot products, which leave the units that it needs free.
+template <int kTokens, typename Rows>
+inline void dot_tokens(const LinearTask& task, const DotBlock& block, DotExpander<Rows>& next, std::int64_t& due, std::int64_t group,
+                       std::int64_t token, float* partial) {
   Vf acc[kTokens][kGroup];
   for (int t = 0; t < kTokens; ++t)
     for (int r = 0; r < kGroup; ++r) acc[t][r] = block.first ? zero() : load(partial + (t * kGroup + r) * kLanes);
-  dot_steps<kTokens, kKeep>(rows, block.x, task.x_stride, block.steps, panel, acc);
+  const BFloat16* x = static_cast<const BFloat16*>(task.x) + token * task.x_stride + block.step * kStep;
+  const BFloat16* panel = block.panel;
+  for (std::int64_t step = 0; step < block.steps; ++step) {
+    __m512bh xs[kTokens];
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) xs[t] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(x + t * task.x_stride));
+#pragma GCC unroll 8
+    for (int r = 0; r < kGroup; ++r) {
+      const auto row = reinterpret_cast<__m512bh>(_mm512_load_si512(panel + r * kStep));
+#pragma GCC unroll 4
+      for (int t = 0; t < kTokens; ++t) acc[t][r] = _mm512_dpbf16_ps(acc[t][r], row, xs[t]);
+    }
+    panel += kGroup * kStep;
+    x += kStep;
+    for (due += block.steps_due; due >= block.loops_due; due -= block.loops_due) next.expand_step();
+  }
   if (!block.last) {
     for (int t = 0; t < kTokens; ++t)
       for (int r = 0; r < kGroup; ++r) store(partial + (t * kGroup + r) * kLanes, acc[t][r]);
@@ -120,52 +221,67 @@ inline void dot_tokens(const LinearTask& task, Rows& rows, const DotBlock& block
   emit(task, group, token, kTokens, sums);
 }
 
-template <bool kKeep, typename Rows>
-inline void dot_some_tokens(const LinearTask& task, Rows& rows, const DotBlock& block, std::int64_t group, std::int64_t token,
-                            std::int64_t count, float* partial, BFloat16* panel) {
-  if (count >= kDotTokens) return dot_tokens<kDotTokens, kKeep>(task, rows, block, group, token, partial, panel);
-  if (count == 2) return dot_tokens<2, kKeep>(task, rows, block, group, token, partial, panel);
-  dot_tokens<1, kKeep>(task, rows, block, group, token, partial, panel);
-}
-
-// Tokens [begin, end) with one group. The first few tokens take the weights from memory, and the same pass leaves them, expanded, in a
-// panel for the others: expansion and dot products overlap.
+// Tokens [begin, end) with groups [group_begin, group_end), panel after panel.
 template <typename Rows>
-inline void dot_group(const LinearTask& task, std::int64_t group, std::int64_t begin, std::int64_t end) {
-  alignas(64) BFloat16 panel[kDotSteps * kGroup * kStep];
+inline void dot_panels(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end, std::int64_t begin, std::int64_t end) {
+  alignas(64) BFloat16 panels[2][kDotSteps * kGroup * kStep];
   alignas(64) float partial[kDotTokenBlock * kGroup * kLanes];
-  Rows rows(task.weight, group);
-  const auto* x = static_cast<const BFloat16*>(task.x);
-  if (end - begin <= kDotTokens) {
-    const DotBlock whole{x + begin * task.x_stride, task.weight.steps, true, true};
-    return dot_some_tokens<false>(task, rows, whole, group, begin, end - begin, partial, panel);
-  }
-  for (std::int64_t step = 0; step < task.weight.steps; step += kDotSteps) {
-    DotBlock block{x + begin * task.x_stride + step * kStep, smaller(kDotSteps, task.weight.steps - step), step == 0,
-                   step + kDotSteps >= task.weight.steps};
-    dot_tokens<kDotTokens, true>(task, rows, block, group, begin, partial, panel);
-    for (std::int64_t token = begin + kDotTokens; token < end; token += kDotTokens) {
-      block.x = x + token * task.x_stride + step * kStep;
-      DotPanel kept{panel};
-      dot_some_tokens<false>(task, kept, block, group, token, end - token, partial + (token - begin) * kGroup * kLanes, nullptr);
+  const std::int64_t n = end - begin;
+  const std::int64_t passes = (n + kDotTokens - 1) / kDotTokens;
+  DotExpander<Rows> next(task.weight, group_begin, group_end);
+  next.to = panels[0];
+  for (std::int64_t i = next.remaining(); i > 0; --i) next.expand_step();
+  int current = 0;
+  for (std::int64_t group = group_begin; group < group_end; ++group) {
+    for (std::int64_t step = 0; step < task.weight.steps; step += kDotSteps) {
+      const std::int64_t steps = smaller(kDotSteps, task.weight.steps - step);
+      const DotBlock block{panels[current], step, steps, step == 0, step + steps == task.weight.steps, next.remaining(), passes * steps};
+      current ^= 1;
+      next.to = panels[current];
+      std::int64_t due = 0;
+      std::int64_t token = 0;
+      for (std::int64_t pass = 0; pass < passes; ++pass) {
+        float* waiting = partial + token * kGroup * kLanes;
+        const std::int64_t count = (n * (pass + 1)) / passes - token;  // even shares: never one token after threes
+        if (count == 3) dot_tokens<3>(task, block, next, due, group, begin + token, waiting);
+        if (count == 2) dot_tokens<2>(task, block, next, due, group, begin + token, waiting);
+        if (count == 1) dot_tokens<1>(task, block, next, due, group, begin + token, waiting);
+        token += count;
+      }
     }
   }
 }
 
-inline void dot(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end) {
+template <typename Rows>
+inline void dot_groups(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end) {
+  if (task.n <= kDotSplitTokens) {
+    for (std::int64_t group = group_begin; group < group_end; ++group) {
+      switch (task.n) {
+        case 1: dot_direct<1, Rows>(task, group); break;
+        case 2: dot_direct<2, Rows>(task, group); break;
+        case 3: dot_direct<3, Rows>(task, group); break;
+        case 4: dot_split<4, Rows>(task, group); break;
+        case 5: dot_split<5, Rows>(task, group); break;
+        case 6: dot_split<6, Rows>(task, group); break;
+        case 7: dot_split<7, Rows>(task, group); break;
+        default: dot_split<8, Rows>(task, group);
+      }
+    }
+    return;
+  }
   const std::int64_t k = task.weight.steps * kStep;
   // Activations that should stay in the second-level cache while all groups go over them.
   const std::int64_t fitting = 2 * kTokenBlockBytes / (k * static_cast<std::int64_t>(sizeof(BFloat16))) / kDotTokens * kDotTokens;
   const std::int64_t tokens = fitting < 4 * kDotTokens ? 4 * kDotTokens : smaller(fitting, kDotTokenBlock);
-  for (std::int64_t token = 0; token < task.n; token += tokens) {
-    const std::int64_t end = smaller(token + tokens, task.n);
-    for (std::int64_t group = group_begin; group < group_end; ++group) {
-      if (task.weight.sparse) {
-        dot_group<DotBitmap>(task, group, token, end);
-      } else {
-        dot_group<DotDense>(task, group, token, end);
-      }
-    }
+  for (std::int64_t token = 0; token < task.n; token += tokens)
+    dot_panels<Rows>(task, group_begin, group_end, token, smaller(token + tokens, task.n));
+}
+
+inline void dot(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end) {
+  if (task.weight.sparse) {
+    dot_groups<DotBitmap>(task, group_begin, group_end);
+  } else {
+    dot_groups<DotDense>(task, group_begin, group_end);
   }
 }
 
