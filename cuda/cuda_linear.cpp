@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "launch/dense.h"
+#include "launch/expand.h"
 #include "launch/rowwise.h"
 #include "launch/spmm.h"
 #include "status.h"
@@ -110,10 +111,10 @@ void CudaLinear::expanded(const Tensor& out, const Tensor& x, const SparseTiles&
   params.data = w.data.data<const std::uint8_t>();
   params.offsets = reinterpret_cast<const std::uint32_t*>(w.offsets.data<const std::int32_t>());
   params.m = static_cast<std::int32_t>(w.rows);
-  params.k = static_cast<std::int32_t>(w.cols);
   params.row_blocks = static_cast<std::int32_t>(w.row_blocks());
   params.records = static_cast<std::int32_t>(w.records_per_row_block());
-  check_status(launch_expand(params, act_, stream), "linear (expansion kernel)");
+  params.slot_bytes = static_cast<std::uint32_t>(w.max_record_bytes + 16);
+  check_status(launch_expand(params, w.format, limits_.num_sms, stream), "linear (expansion kernel)");
   dense(out, x, params.out, params.ldw, epilogue, stream);
 }
 

@@ -1,13 +1,12 @@
-// The decode SpMM against cuBLASLt dense, on cold weights. One row of JSON per (kernel, shape, n, sparsity).
-//   spmm_bench --out rows.json [--shapes 4096x4096,...] [--sparsity 0.5,0.6] [--n 8,16] [--dtype f16] [--commit ID]
-//              [--warps 4x4,w4x3] (rows x k, w: wgmma, p: packed x; each is measured, instead of the planner's choice) [--dependent-launch
-//              0]
+// The SpMM against its rivals, on cold weights. One row of JSON per (kernel, shape, n, sparsity).
+//   spmm_bench --out rows.json [--shapes 4096x4096,...] [--sparsity 0.5,0.6] [--n 8,16] [--dtype f16] [--commit ID] [--fp8 1] [--cusparse
+//   1]
+//              [--warps 4x4,w4x3] (rows x k, w: wgmma, p: packed x; each is measured, instead of the planner's choice)
+//              [--csl-from 0.75] [--expand-from 128] [--dependent-launch 0]
 // Method: i.i.d. random masks, distinct random values; weights rotated over copies of more than 256 MB so that DRAM is really read; CUDA
-// graphs of many launches, replayed; median. cuBLASLt: the fastest of up to 16 heuristics per (shape, n), same rotation. Outputs are
-// poisoned with NaN before the checked call and compared with fp64 on sampled rows.
-#include <cublasLt.h>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+// graphs of many launches, replayed; median. cuBLASLt: the fastest of up to 16 heuristics per (shape, n), same rotation. From --expand-from
+// tokens on also the expansion into a dense weight followed by cuBLASLt, timed together. Outputs are poisoned with NaN before the checked
+// call and compared with fp64 on sampled rows.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -23,57 +22,21 @@
 #include <string>
 #include <vector>
 
+#include "bench_common.h"
 #include "core/thread_pool.h"
+#include "launch/expand.h"
 #include "launch/spmm.h"
+#include "rivals.h"
 #include "sparse/tiled_weight.h"
 
 using namespace gossamer;
+using namespace gossamer::bench;
 
 namespace {
 
-void cuda_check(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
-}
-void blas_check(cublasStatus_t status, const char* what) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw std::runtime_error(std::string(what) + ": cublas status " + std::to_string(status));
-}
-
-class DeviceMemory {
- public:
-  explicit DeviceMemory(std::size_t bytes) { cuda_check(cudaMalloc(&data_, std::max<std::size_t>(bytes, 16)), "cudaMalloc"); }
-  DeviceMemory(DeviceMemory&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
-  ~DeviceMemory() { cudaFree(data_); }
-  template <typename T = void>
-  T* as() const {
-    return static_cast<T*>(data_);
-  }
-
- private:
-  void* data_ = nullptr;
-};
-
-struct Shape {
-  std::int64_t m, k;
-};
 // OPT-66B, Llama-3-8B, Llama-3-70B.
 const std::vector<Shape> kShapes = {{27648, 9216}, {9216, 9216},  {36864, 9216}, {9216, 36864}, {4096, 4096},
                                     {28672, 4096}, {4096, 14336}, {8192, 8192},  {57344, 8192}, {8192, 28672}};
-
-struct Random {  // splitmix64
-  std::uint64_t state;
-  std::uint64_t operator()() {
-    std::uint64_t z = state += 0x9e3779b97f4a7c15ULL;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-    return z ^ (z >> 31);
-  }
-};
-
-std::uint16_t half_bits(float v, bool bf16) {
-  if (bf16) return to_bfloat16(v).bits;
-  return to_float16(v).bits;
-}
-float half_value(std::uint16_t bits, bool bf16) { return bf16 ? to_float(BFloat16{bits}) : to_float(Float16{bits}); }
 
 // i.i.d. mask; values uniform in (-1, 1), never 0.
 OwnedSparseWeight random_weight(Shape shape, double sparsity, bool bf16, Allocator& allocator, ThreadPool& pool) {
@@ -115,47 +78,6 @@ OwnedSparseWeight random_weight(Shape shape, double sparsity, bool bf16, Allocat
   return w;
 }
 
-// Median microseconds of one call of `launch(copy)`, from replays of a graph of `calls` launches.
-double time_graph(const std::function<void(int, cudaStream_t)>& launch, int copies, double expected_us) {
-  cudaStream_t stream;
-  cuda_check(cudaStreamCreate(&stream), "stream");
-  const int calls = std::max(copies, static_cast<int>(std::clamp(2000.0 / expected_us, 4.0, 64.0)) / copies * copies);
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
-  for (int i = 0; i < calls; ++i) launch(i % copies, stream);
-  cuda_check(cudaStreamEndCapture(stream, &graph), "end capture");
-  cuda_check(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
-  cudaEvent_t begin, end;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  std::vector<double> times;
-  for (int i = 0; i < 12; ++i) {
-    cudaEventRecord(begin, stream);
-    cudaGraphLaunch(exec, stream);
-    cudaEventRecord(end, stream);
-    cuda_check(cudaEventSynchronize(end), "replay");
-    float ms = 0;
-    cudaEventElapsedTime(&ms, begin, end);
-    if (i >= 2) times.push_back(1e3 * ms / calls);
-  }
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
-  cudaGraphExecDestroy(exec);
-  cudaGraphDestroy(graph);
-  cudaStreamDestroy(stream);
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
-
-__global__ void fill_random_half(std::uint16_t* out, std::size_t count, bool bf16) {
-  for (std::size_t i = blockIdx.x * std::size_t{blockDim.x} + threadIdx.x; i < count; i += std::size_t{gridDim.x} * blockDim.x) {
-    std::uint32_t h = static_cast<std::uint32_t>(i) * 2654435761U;
-    h ^= h >> 15;
-    const float v = static_cast<float>(h & 0xffff) / 32768.0F - 1.0F;
-    out[i] = bf16 ? __bfloat16_as_ushort(__float2bfloat16(v)) : __half_as_ushort(__float2half(v));
-  }
-}
 __global__ void read_all(const uint4* p, std::size_t n, std::uint32_t* out) {
   std::uint32_t a = 0;
   for (std::size_t i = blockIdx.x * std::size_t{blockDim.x} + threadIdx.x; i < n; i += std::size_t{gridDim.x} * blockDim.x) {
@@ -172,56 +94,6 @@ double read_ceiling_gbps() {
   const double us = time_graph(
       [&](int, cudaStream_t s) { read_all<<<132 * 16, 512, 0, s>>>(buffer.as<uint4>(), bytes / 16, out.as<std::uint32_t>()); }, 1, 1300);
   return static_cast<double>(bytes) / us / 1e3;
-}
-
-// Best of up to 16 heuristics.
-double time_cublas(Shape s, std::int64_t n, bool bf16) {
-  const std::size_t elements = static_cast<std::size_t>(s.m) * static_cast<std::size_t>(s.k);
-  const int copies = static_cast<int>(std::clamp<std::size_t>((std::size_t{256} << 20) / (2 * elements) + 1, 2, 64));
-  DeviceMemory w(2 * elements * static_cast<std::size_t>(copies)), x(static_cast<std::size_t>(2 * n * s.k)),
-      c(static_cast<std::size_t>(2 * n * s.m)), workspace(64 << 20);
-  fill_random_half<<<1320, 512>>>(w.as<std::uint16_t>(), elements * static_cast<std::size_t>(copies), bf16);
-  fill_random_half<<<1320, 512>>>(x.as<std::uint16_t>(), static_cast<std::size_t>(n * s.k), bf16);
-  cublasLtHandle_t handle;
-  blas_check(cublasLtCreate(&handle), "create");
-  const cudaDataType_t type = bf16 ? CUDA_R_16BF : CUDA_R_16F;
-  cublasLtMatmulDesc_t desc;
-  blas_check(cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), "desc");
-  const cublasOperation_t transpose = CUBLAS_OP_T;
-  cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
-  cublasLtMatrixLayout_t a_layout, b_layout, c_layout;
-  cublasLtMatrixLayoutCreate(&a_layout, type, static_cast<std::uint64_t>(s.k), static_cast<std::uint64_t>(s.m), s.k);
-  cublasLtMatrixLayoutCreate(&b_layout, type, static_cast<std::uint64_t>(s.k), static_cast<std::uint64_t>(n), s.k);
-  cublasLtMatrixLayoutCreate(&c_layout, type, static_cast<std::uint64_t>(s.m), static_cast<std::uint64_t>(n), s.m);
-  cublasLtMatmulPreference_t preference;
-  cublasLtMatmulPreferenceCreate(&preference);
-  const std::size_t workspace_bytes = 64 << 20;
-  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes, sizeof workspace_bytes);
-  cublasLtMatmulHeuristicResult_t results[16];
-  int found = 0;
-  if (cublasLtMatmulAlgoGetHeuristic(handle, desc, a_layout, b_layout, c_layout, c_layout, preference, 16, results, &found) !=
-      CUBLAS_STATUS_SUCCESS)
-    found = 0;  // odd sizes: no dense rival
-  double best = 1e30;
-  const float one = 1, zero = 0;
-  for (int i = 0; i < found; ++i) {
-    const auto call = [&](int copy, cudaStream_t stream) {
-      blas_check(
-          cublasLtMatmul(handle, desc, &one, w.as<std::uint16_t>() + elements * static_cast<std::size_t>(copy), a_layout, x.as(), b_layout,
-                         &zero, c.as(), c_layout, c.as(), c_layout, &results[i].algo, workspace.as(), workspace_bytes, stream),
-          "matmul");
-    };
-    call(0, nullptr);
-    cuda_check(cudaDeviceSynchronize(), "cublas");
-    best = std::min(best, time_graph(call, copies, 2.0 * static_cast<double>(elements) / 2.5e6));
-  }
-  cublasLtMatmulPreferenceDestroy(preference);
-  cublasLtMatrixLayoutDestroy(a_layout);
-  cublasLtMatrixLayoutDestroy(b_layout);
-  cublasLtMatrixLayoutDestroy(c_layout);
-  cublasLtMatmulDescDestroy(desc);
-  cublasLtDestroy(handle);
-  return best;
 }
 
 struct Measured {
@@ -249,6 +121,28 @@ class SpmmCase {
   }
 
   std::int64_t nbytes() const { return packed_.view.nbytes(); }
+
+  // Expansion, then the dense product, timed together.
+  Measured run_expanded(std::int64_t n, const DeviceLimits& limits) {
+    const std::int64_t ldw = (weight_.cols + 7) / 8 * 8;
+    DeviceMemory dense(static_cast<std::size_t>(2 * weight_.rows * ldw));
+    ExpandParams p;
+    p.offsets = offsets_[0].as<std::uint32_t>();
+    p.out = dense.as();
+    p.ldw = ldw;
+    p.m = static_cast<std::int32_t>(weight_.rows);
+    p.row_blocks = static_cast<std::int32_t>(packed_.view.row_blocks());
+    p.records = static_cast<std::int32_t>(packed_.view.records_per_row_block());
+    p.slot_bytes = static_cast<std::uint32_t>(packed_.view.max_record_bytes + 16);
+    int copy = 0;
+    const auto expand = [&](int, cudaStream_t stream) -> const void* {
+      p.data = data_[0].as<std::uint8_t>() + stride_ * static_cast<std::size_t>(copy++ % copies_);
+      cuda_check(launch_expand(p, packed_.view.format, limits.num_sms, stream), "expand");
+      return dense.as();
+    };
+    const double us = time_cublas({weight_.rows, weight_.cols}, n, weight_.dtype() == DType::bf16, expand);
+    return {std::string(name_of(packed_.view.format)) + " expanded + cublaslt", "expansion, then cublaslt", us, 0, nbytes()};
+  }
 
   // None where the arrangement that was asked for does not exist for this n.
   std::optional<Measured> run(std::int64_t n, const DeviceLimits& limits, std::optional<SpmmShape> shape) {
@@ -353,6 +247,8 @@ struct Options {
   std::string out = "spmm.json", commit, command;
   std::vector<std::optional<SpmmShape>> arrangements = {std::nullopt};
   double csl_from = 0.75;
+  std::int64_t expand_from = 128;
+  bool fp8 = false, cusparse = false;
   bool bf16 = false, dependent_launch = true;
 };
 
@@ -376,6 +272,9 @@ Options parse(int argc, char** argv) {
     }
     if (key == "--commit") o.commit = value;
     if (key == "--dtype") o.bf16 = value == "bf16";
+    if (key == "--fp8") o.fp8 = value != "0";
+    if (key == "--cusparse") o.cusparse = value != "0";
+    if (key == "--expand-from") o.expand_from = std::stoll(value);
     if (key == "--csl-from") o.csl_from = std::stod(value);
     if (key == "--n") {
       o.ns.clear();
@@ -418,27 +317,41 @@ void run_all(const Options& o) {
   ThreadPool pool;
   const auto write_row = [&](const Measured& r, double cublas, Shape s, double sparsity, std::int64_t n) {
     const double gbps = static_cast<double>(r.nbytes) / r.us / 1e3;
-    std::printf("%-9s %6ldx%-6ld n %3ld s %.2f  %8.2f us  cublas %8.2f  x%.2f  %5.1f%% of read  err %.1e  %s\n", r.kernel.c_str(), s.m, s.k,
-                n, sparsity, r.us, cublas, cublas / r.us, 100 * gbps / ceiling, r.rel_error, r.config.c_str());
+    std::printf("%-28s %6ldx%-6ld n %3ld s %.2f  %8.2f us  cublas %8.2f  x%.2f  %5.1f%% of read  err %.1e  %s\n", r.kernel.c_str(), s.m,
+                s.k, n, sparsity, r.us, cublas, cublas / r.us, 100 * gbps / ceiling, r.rel_error, r.config.c_str());
     std::fflush(stdout);
     std::fprintf(file,
                  "%s\n{\"kernel\":\"%s\",\"m\":%ld,\"k\":%ld,\"n\":%ld,\"sparsity\":%.2f,\"dtype\":\"%s\",\"us\":%.3f,\"us_cublas\":%.3f,"
                  "\"speedup\":%.4f,\"gbps\":%.1f,\"percent_of_read\":%.2f,\"rel_error\":%.3e,\"config\":\"%s\",\"device\":\"%s\","
                  "\"driver\":%d,\"cuda\":%d,\"commit\":\"%s\",\"command\":\"%s\",\"date\":\"%s\",\"read_gbps\":%.1f}",
-                 comma, r.kernel.c_str(), s.m, s.k, n, sparsity, o.bf16 ? "bf16" : "f16", r.us, cublas, cublas / r.us, gbps,
-                 100 * gbps / ceiling, r.rel_error, r.config.c_str(), props.name, driver, runtime, o.commit.c_str(), o.command.c_str(),
-                 date, ceiling);
+                 comma, r.kernel.c_str(), s.m, s.k, n, sparsity,
+                 r.kernel == "cublaslt fp8" ? "fp8"
+                 : o.bf16                   ? "bf16"
+                                            : "f16",
+                 r.us, cublas, cublas / r.us, gbps, 100 * gbps / ceiling, r.rel_error, r.config.c_str(), props.name, driver, runtime,
+                 o.commit.c_str(), o.command.c_str(), date, ceiling);
     comma = ",";
   };
   for (const Shape s : o.shapes) {
     std::vector<double> cublas;
-    for (const std::int64_t n : o.ns) cublas.push_back(time_cublas(s, n, o.bf16));
+    for (const std::int64_t n : o.ns) {
+      cublas.push_back(time_cublas(s, n, o.bf16));
+      if (!o.fp8) continue;
+      if (const double us = time_cublas_fp8(s, n); us > 0) write_row({"cublaslt fp8", "dense", us, 0, s.m * s.k}, cublas.back(), s, 0, n);
+    }
     for (const double sparsity : o.sparsities) {
       const OwnedSparseWeight weight = random_weight(s, sparsity, o.bf16, allocator, pool);
+      for (std::size_t i = 0; o.cusparse && i < o.ns.size(); ++i) {
+        if (const double us = time_cusparse(weight.view, o.ns[i]); us > 0) {
+          write_row({"cusparse csr", "best of three algorithms", us, 0, 6 * weight.view.nnz() + 4 * s.m}, cublas[i], s, sparsity, o.ns[i]);
+        }
+      }
       for (const TileFormat format : {TileFormat::bitmap, TileFormat::tiled_csl}) {
         if (format == TileFormat::tiled_csl && sparsity < o.csl_from) continue;
         SpmmCase spmm(weight.view, format, allocator, pool);
         for (std::size_t i = 0; i < o.ns.size(); ++i) {
+          if (o.ns[i] >= o.expand_from) write_row(spmm.run_expanded(o.ns[i], limits), cublas[i], s, sparsity, o.ns[i]);
+          if (o.ns[i] > 256) continue;  // passes over the weight
           for (const auto& arrangement : o.arrangements) {
             const std::optional<Measured> r = spmm.run(o.ns[i], limits, arrangement);
             if (r) write_row(*r, cublas[i], s, sparsity, o.ns[i]);

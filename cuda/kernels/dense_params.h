@@ -19,13 +19,4 @@ struct DenseParams {
   Act act{};
 };
 
-// Writes a bitmap-tiled weight (cpp/sparse/FORMAT.md) as a dense [m, k], rows ldw apart; columns behind k are zeroed up to ldw.
-struct ExpandParams {
-  const std::uint8_t* data = nullptr;
-  const std::uint32_t* offsets = nullptr;  // units of 16 bytes
-  void* out = nullptr;
-  std::int64_t ldw = 0;
-  std::int32_t m = 0, k = 0, row_blocks = 0, records = 0;
-};
-
 }  // namespace gossamer::cuda

@@ -38,13 +38,4 @@ cudaError_t launch_dense(const DenseParams& params, DType act, DType out, cudaSt
   });
 }
 
-cudaError_t launch_expand(const ExpandParams& params, DType act, cudaStream_t stream) {
-  const std::int64_t records = std::int64_t{params.row_blocks} * params.records;
-  return visit_half(act, [&](auto tag) {
-    expand_bitmap_kernel<typename decltype(tag)::type>
-        <<<static_cast<unsigned>((records + kDenseWarps - 1) / kDenseWarps), kDenseWarps * 32, 0, stream>>>(params);
-    return cudaGetLastError();
-  });
-}
-
 }  // namespace gossamer::cuda

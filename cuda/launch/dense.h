@@ -1,4 +1,4 @@
-// Launches the dense product without a library, and the expansion of a tiled weight for one.
+// Launches the dense product without a library.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -9,6 +9,5 @@
 namespace gossamer::cuda {
 
 cudaError_t launch_dense(const DenseParams& params, DType act, DType out, cudaStream_t stream);
-cudaError_t launch_expand(const ExpandParams& params, DType act, cudaStream_t stream);
 
 }  // namespace gossamer::cuda

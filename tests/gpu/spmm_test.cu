@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "launch/expand.h"
 #include "launch/spmm.h"
 #include "sparse/tiled_weight.h"
 
@@ -104,7 +105,8 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
     for (auto& h : v) h = bits_of(value(random), bf16);
     return v;
   };
-  const std::vector<std::uint16_t> x = random_halves(p.n * p.k), bias = random_halves(p.m), residual = random_halves(p.n * p.m);
+  const std::vector<std::uint16_t> x = random_halves(p.n * p.k), bias = random_halves(p.m), residual = random_halves(p.n * p.m),
+                                   multiplier = random_halves(p.n * p.m);
 
   DeviceLimits limits;
   cudaDeviceProp props;
@@ -123,7 +125,7 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
   const std::vector<std::int32_t> offsets(first, first + packed.view.num_records() + 1);
   const OnDevice<std::uint8_t> d_data(bytes);
   const OnDevice<std::int32_t> d_offsets(offsets);
-  const OnDevice<std::uint16_t> d_x(x), d_bias(bias), d_residual(residual);
+  const OnDevice<std::uint16_t> d_x(x), d_bias(bias), d_residual(residual), d_multiplier(multiplier);
   const OnDevice<float> d_partials(static_cast<std::size_t>(config.partial_floats));
   const OnDevice<std::uint32_t> d_tickets(static_cast<std::size_t>(config.tickets), 0);
   const OnDevice<std::uint8_t> d_packed_x(static_cast<std::size_t>(config.packed_x_bytes));
@@ -144,6 +146,27 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
   params.records = static_cast<std::int32_t>(packed.view.records_per_row_block());
   params.slot_bytes = static_cast<std::uint32_t>(config.slot_bytes);
   params.x_is_aligned = aligned;
+
+  // The expansion is exact, and zero where there is nothing.
+  ExpandParams expand;
+  expand.data = params.data;
+  expand.offsets = params.offsets;
+  expand.ldw = (p.k + 7) / 8 * 8;
+  const OnDevice<std::uint16_t> d_expanded(static_cast<std::size_t>(p.m * expand.ldw));
+  expand.out = d_expanded.get();
+  expand.m = params.m;
+  expand.row_blocks = params.row_blocks;
+  expand.records = params.records;
+  expand.slot_bytes = params.slot_bytes;
+  ok(launch_expand(expand, format, limits.num_sms, nullptr));
+  ok(cudaDeviceSynchronize());
+  const std::vector<std::uint16_t> expanded = d_expanded.host();
+  for (std::int64_t r = 0; r < p.m; ++r) {
+    for (std::int64_t c = 0; c < expand.ldw; ++c) {
+      const std::uint16_t expected = c < p.k ? bits_of(dense[static_cast<std::size_t>(r * p.k + c)], bf16) : 0;
+      ASSERT_EQ(expanded[static_cast<std::size_t>(r * expand.ldw + c)], expected) << "row " << r << ", column " << c;
+    }
+  }
 
   std::vector<double> sums(static_cast<std::size_t>(p.n * p.m)), norms(sums.size());
   for (std::int64_t n = 0; n < p.n; ++n) {
@@ -189,6 +212,7 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
     q.out = d_half.get();
     q.out_type = SpmmOut::same;
     q.bias = d_bias.get();
+    q.multiplier = d_multiplier.get();
     q.residual = d_residual.get();
     q.activation = activation;
     ok(launch_spmm(q, config, format, bf16, nullptr));
@@ -196,7 +220,8 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
     const std::vector<std::uint16_t> half = d_half.host();
     for (std::size_t i = 0; i < half.size(); ++i) {
       const float expected =
-          activate(out[i] + value_of(bias[i % static_cast<std::size_t>(p.m)], bf16), activation) + value_of(residual[i], bf16);
+          activate(out[i] + value_of(bias[i % static_cast<std::size_t>(p.m)], bf16), activation) * value_of(multiplier[i], bf16) +
+          value_of(residual[i], bf16);
       const float bound = (bf16 ? 0x1p-8F : 0x1p-11F) * std::abs(expected) + 2e-5F;
       ASSERT_NEAR(value_of(half[i], bf16), expected, bound) << "activation " << static_cast<int>(activation) << " at " << i;
     }
@@ -213,7 +238,9 @@ INSTANTIATE_TEST_SUITE_P(
                                          Problem{300, 1000, 7, 0.2, Pattern::skewed_rows}, Problem{600, 2048, 3, 0.3, Pattern::dense_spot},
                                          Problem{1024, 4096, 1, 0.4, Pattern::iid}, Problem{192, 640, 33, 0.1, Pattern::iid},
                                          Problem{128, 256, 17, 0.5, Pattern::skewed_rows}, Problem{9000, 200, 8, 0.5, Pattern::iid},
-                                         Problem{9001, 200, 12, 0.4, Pattern::dense_spot})));
+                                         Problem{9001, 200, 12, 0.4, Pattern::dense_spot}, Problem{257, 1031, 40, 0.5, Pattern::iid},
+                                         Problem{9000, 264, 61, 0.3, Pattern::skewed_rows}, Problem{320, 2048, 128, 0.5, Pattern::iid},
+                                         Problem{95, 72, 130, 0.2, Pattern::dense_spot})));
 
 }  // namespace
 }  // namespace gossamer
