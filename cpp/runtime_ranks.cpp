@@ -5,9 +5,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <thread>
 
 #include "comm/mpi_communicator.h"
@@ -21,6 +24,7 @@ namespace gossamer {
 namespace {
 
 constexpr int kExitCode = 70;
+constexpr std::chrono::seconds kStartSlack{5};  // beyond the watchdog's time, for ranks that come up one after the other
 
 // MPI tells the launcher, which ends the other hosts' ranks, too; should that hang, this process ends all the same.
 void end_process(const std::string& why) {
@@ -30,6 +34,37 @@ void end_process(const std::string& why) {
   std::this_thread::sleep_for(std::chrono::seconds(1));
   ::_exit(kExitCode);
 }
+
+// While the ranks find each other no monitor watches them: a rank that never comes would keep the others inside MPI for good.
+class StartLimit {
+ public:
+  StartLimit(int rank, std::chrono::milliseconds limit) : thread_([this, rank, limit] { watch(rank, limit); }) {}
+  ~StartLimit() {
+    {
+      const std::lock_guard lock(mutex_);
+      is_over_ = true;
+    }
+    changed_.notify_one();
+    thread_.join();
+  }
+  StartLimit(const StartLimit&) = delete;
+  StartLimit& operator=(const StartLimit&) = delete;
+
+ private:
+  void watch(int rank, std::chrono::milliseconds limit) {
+    std::unique_lock lock(mutex_);
+    if (changed_.wait_for(lock, limit, [this] { return is_over_; })) return;
+    const std::string line = "gossamer: rank " + std::to_string(rank) + " waited " + std::to_string(limit.count() / 1000) +
+                             " s for the other ranks to start; the limit is watchdog_seconds and 5 more\n";
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+    ::_exit(kExitCode);
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool is_over_ = false;
+  std::thread thread_;  // last: uses the others
+};
 
 // Host and set of cores: ranks that have both in common share those cores.
 std::string place_of_this_process() {
@@ -69,7 +104,10 @@ std::unique_ptr<Ranks> Ranks::join(const RuntimeOptions& options) {
 
 Ranks::Ranks(const Launch& launch, const RuntimeOptions& options) : launch_(launch) {
   const auto milliseconds = static_cast<std::int64_t>(std::lround(options.watchdog_seconds * 1000));
-  RankLinks links = connect_ranks(launch);
+  RankLinks links = [&] {
+    const StartLimit limit(launch.rank, std::chrono::milliseconds(milliseconds) + kStartSlack);
+    return connect_ranks(launch);
+  }();
   group_ = std::make_unique<RankGroup>(launch.rank, launch.size, std::move(links),
                                        RankGroupOptions{.watchdog = std::chrono::milliseconds(milliseconds), .end_process = &end_process});
 }
@@ -94,7 +132,9 @@ int Ranks::share_of_cores() {
   const std::vector<std::vector<std::byte>> places = group_->gather(std::as_bytes(std::span(place.data(), place.size())));
   std::vector<std::byte> shares(static_cast<std::size_t>(launch_.size) * sizeof(std::int32_t));
   if (leads()) {
-    const auto text = [&](std::size_t rank) { return std::string(reinterpret_cast<const char*>(places[rank].data()), places[rank].size()); };
+    const auto text = [&](std::size_t rank) {
+      return std::string(reinterpret_cast<const char*>(places[rank].data()), places[rank].size());
+    };
     std::map<std::string, std::int32_t> count;
     for (std::size_t rank = 0; rank < places.size(); ++rank) ++count[text(rank)];
     for (std::size_t rank = 0; rank < places.size(); ++rank) {

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ranks import run_ranks
 
 from gossamer import Runtime, SamplingParams
 from gossamer.checkpoint.export import export_model
@@ -60,3 +64,24 @@ def test_greedy_tokens_are_those_of_hugging_face(kind: str, dense: Path, tmp_pat
         # One pass over our own continuation is the greedy loop: the first token that differs shows at its own position.
         assert tokens == expected[len(sequence) - len(tokens) - 1 : -1].argmax(axis=1).tolist(), out.prompt
         np.testing.assert_allclose(score[1:], expected[np.arange(len(sequence) - 1), sequence[1:]], rtol=0, atol=TOLERANCE)
+
+
+def test_three_ranks_say_the_same(dense: Path, tmp_path: Path) -> None:
+    """9 heads and 3 key and value heads: three ranks divide both."""
+    if shutil.which("mpirun") is None and not os.environ.get("CI"):
+        pytest.skip("mpirun is not installed; 'make setup-dev' installs it")
+    program = """
+import json, sys
+from gossamer import Runtime, SamplingParams
+with Runtime(sys.argv[1], device="cpu", max_model_len=256) as runtime:
+    outputs = runtime.generate(json.loads(sys.argv[2]), SamplingParams(max_tokens=64, temperature=0, ignore_eos=True))
+    print(json.dumps([output.outputs[0].token_ids for output in outputs]))
+"""
+    pruned = tmp_path / "pruned"
+    prune(dense, {0.3: pruned}, method="magnitude")
+    for model in (dense, pruned):
+        with Runtime(model, device="cpu", max_model_len=256) as runtime:
+            alone = runtime.generate(PROMPTS, SamplingParams(max_tokens=64, temperature=0, ignore_eos=True))
+        launch = run_ranks(3, ["-c", program, model, json.dumps(PROMPTS)], tmp_path)
+        assert launch.process.returncode == 0, launch.output
+        assert json.loads(launch.output.splitlines()[-1]) == [output.outputs[0].token_ids for output in alone]

@@ -56,8 +56,9 @@ def say(num_ranks: int, model: Path, prompts: list[list[int]], tmp_path: Path, d
     return result
 
 
-@pytest.mark.parametrize("num_ranks", [2, 4])
-@pytest.mark.parametrize("name", tiny_models.VARIANTS)
+@pytest.mark.parametrize(
+    ("name", "num_ranks"), [(name, 4) for name in tiny_models.VARIANTS] + [(name, 2) for name in ("llama", "opt", "qwen3")]
+)
 def test_every_family_says_the_same(name: str, num_ranks: int, tmp_path: Path) -> None:
     convert(tiny_models.write(name, tmp_path / "source"), tmp_path / "model")
     expected = json.loads((GOLDENS / f"{name}.json").read_text())
@@ -113,7 +114,7 @@ def test_chat_reads_from_rank_0(tiny_model: Path) -> None:
 
 
 def test_results_do_not_depend_on_the_company(tmp_path: Path) -> None:
-    """The sum over the ranks has one order, whatever the sizes."""
+    """A sum over the ranks has one order, whatever the sizes."""
     convert(tiny_models.write("llama", tmp_path / "source"), tmp_path / "model")
     prompt = tiny_models.prompt()
     many = say(4, tmp_path / "model", [prompt, *[prompt[i:] for i in range(1, 12)]], tmp_path)
