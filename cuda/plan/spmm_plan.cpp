@@ -42,12 +42,28 @@ std::vector<SpmmShape> candidates(const SpmmProblem& problem, const DeviceLimits
   // long, packing them pays, and row warps share them through L1.
   const bool shares_x = problem.n > 8 && records > 64;
   if (problem.x_is_aligned && few_rows && !shares_x) {
+    // One CTA of 32 warps an SM, where rows come out even: nothing is left to combine across CTAs.
+    const bool comes_out_even = row_blocks <= device.num_sms && 10 * row_blocks * (device.num_sms / row_blocks) >= 9 * device.num_sms;
+    if (comes_out_even && problem.n <= 16) shapes.push_back({SpmmKernel::mma, 1, 32});
     shapes.insert(shapes.end(), {{SpmmKernel::mma, 1, 16}, {SpmmKernel::mma, 1, 8}});
   } else {
     const bool packs_x = problem.n > 8 || !problem.x_is_aligned;
     shapes.insert(shapes.end(), {{SpmmKernel::mma, 4, 4, packs_x}, {SpmmKernel::mma, 4, 2, packs_x}});
   }
   return shapes;
+}
+
+// CTAs for the super rows: whole rows each, or the same number of CTAs to each row, where that keeps nearly all slots busy, since sums then
+// stay within a CTA or few; else all slots, with an even share of all units.
+std::int64_t even_share(std::int64_t super_rows, std::int64_t slots) {
+  if (super_rows <= slots) {
+    const std::int64_t whole = super_rows * (slots / super_rows);
+    return 10 * whole >= 9 * slots ? whole : slots;
+  }
+  for (std::int64_t ctas = slots; 20 * ctas >= 19 * slots; --ctas) {
+    if (super_rows % ctas == 0) return ctas;
+  }
+  return slots;
 }
 
 int tiles_per_pass(SpmmKernel kernel, std::int64_t n) {
@@ -83,10 +99,8 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
   const std::int64_t per_super_row = config.kernel == SpmmKernel::mma ? config.row_warps : config.row_warps / 2;
   const std::int64_t super_rows = (row_blocks + per_super_row - 1) / per_super_row;
   const std::int64_t slots = device.num_sms * resident;
-  // Even shares of whole super rows where that keeps the device busy, else an even share of all units.
-  const std::int64_t whole = super_rows <= slots ? super_rows * (slots / super_rows) : 0;
-  config.ctas =
-      static_cast<int>(std::min(10 * whole >= 9 * slots ? whole : slots, super_rows * std::max<std::int64_t>(1, records / config.groups)));
+  const std::int64_t most = super_rows * std::max<std::int64_t>(1, records / config.groups);
+  config.ctas = static_cast<int>(std::min(even_share(super_rows, slots), most));
   config.partial_floats = std::int64_t{config.passes} * config.ctas * 2 * per_super_row * 2 * config.n_tiles * 128;
   if (config.packs_x) config.packed_x_bytes = config.passes * records * config.n_tiles * 1024;
   config.tickets = config.passes * super_rows * config.row_warps;

@@ -47,8 +47,9 @@ TEST(SpmmPlan, FillsTheDeviceWithWarpsThatFit) {
 TEST(SpmmPlan, SmallMatricesSplitKInsideACta) {
   const SpmmConfig c = plan_spmm(problem(4096, 4096, 8), DeviceLimits{});
   EXPECT_EQ(c.row_warps, 1);
-  EXPECT_EQ(c.groups, 16);
-  EXPECT_EQ(c.ctas % 128, 0);  // whole shares of the 128 row blocks
+  EXPECT_EQ(c.groups, 32);
+  EXPECT_EQ(c.ctas, 128);  // a row block each
+  EXPECT_EQ(plan_spmm(problem(8192, 8192, 8), DeviceLimits{}).ctas, 256);
   EXPECT_EQ(plan_spmm(problem(27648, 9216, 8), DeviceLimits{}).row_warps, 4);
   EXPECT_EQ(plan_spmm(problem(4096, 14336, 8), DeviceLimits{}).row_warps, 1);
   EXPECT_TRUE(plan_spmm(problem(4096, 14336, 16), DeviceLimits{}).packs_x);  // long k: packing x pays
