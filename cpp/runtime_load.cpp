@@ -220,7 +220,8 @@ void load_into(LoadedModel& loaded, const std::string& model_path, RuntimeOption
                    .max_queue = options.max_queue,
                    .seed = options.seed,
                    .enforce_eager = options.enforce_eager,
-                   .group = loaded.ranks ? &loaded.ranks->group() : nullptr};
+                   .group = loaded.ranks ? &loaded.ranks->group() : nullptr,
+                   .limits_steps = loaded.ops->device().kind != Device::Kind::cpu};
   loaded.info = describe(model_path, manifest_of(checkpoint), loaded);
 }
 

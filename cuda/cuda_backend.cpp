@@ -1,9 +1,8 @@
 // The plugin's one exported function and the backend behind it.
 #include "build_id.h"
-#include "comm/communicator.h"
-#include "core/error.h"
 #include "cuda_ops.h"
 #include "launch/device_probe.h"
+#include "nccl_communicator.h"
 #include "ops/plugin.h"
 
 namespace gossamer::cuda {
@@ -18,8 +17,8 @@ class CudaBackend final : public Backend {
     return make_cuda_ops(device_index, activation_dtype);
   }
 
-  std::unique_ptr<Communicator> create_communicator(Ops&, RankGroup&) const override {
-    throw DeviceError("device 'cuda': this build runs on one GPU only; use device='cpu' for several ranks");
+  std::unique_ptr<Communicator> create_communicator(Ops& ops, RankGroup& group) const override {
+    return make_nccl_communicator(ops, group);
   }
 };
 

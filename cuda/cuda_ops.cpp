@@ -280,13 +280,14 @@ class CudaOps final : public Ops {
     sampler_.sample(logits, batch, result, bound());
   }
 
- private:
+ public:
   // The stream, with its device made this thread's own: any thread may call a verb.
   cudaStream_t bound() const {
     check_status(cudaSetDevice(device_.index), "cudaSetDevice");
     return stream_.get();
   }
 
+ private:
   void norm(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) {
     const bool is_flat = x.rank() == 2;
     NormParams p;
@@ -331,6 +332,12 @@ std::unique_ptr<Ops> make_cuda_ops(int device_index, DType activation_dtype) {
   require(activation_dtype == DType::f16 || activation_dtype == DType::bf16,
           "dtype must be auto, float16 or bfloat16 on a GPU, not '" + std::string(name_of(activation_dtype)) + "'");
   return std::make_unique<CudaOps>(device_index, activation_dtype, probe.devices[static_cast<std::size_t>(device_index)].name);
+}
+
+cudaStream_t bound_stream(Ops& ops) {
+  const auto* cuda_ops = dynamic_cast<const CudaOps*>(&ops);
+  check(cuda_ops != nullptr, "a CUDA communicator is for CUDA's Ops");
+  return cuda_ops->bound();
 }
 
 }  // namespace gossamer::cuda

@@ -62,10 +62,12 @@ struct RankGroup::Shared {
 
   RankLinks links;
   RankGroupOptions options;
+  int rank = 0;
   std::vector<Peer> peers;
   int wake = -1;  // eventfd: leave() or fail() was called
   std::atomic<bool> has_failed = false;
   std::atomic<bool> has_left = false;
+  std::atomic<Clock::time_point> step_start{Clock::time_point::max()};  // max = none
   mutable std::mutex mutex;
   std::string cause;
   std::thread monitor;
@@ -75,6 +77,7 @@ struct RankGroup::Shared {
   void watch();
   void read_signals(Peer& peer);
   void look_at_peers(Clock::time_point now);
+  void look_at_step(Clock::time_point now);
   void tell_all(Signal kind, const std::string& text = {}) const;
   void end_group() const;
   void wake_monitor() const {
@@ -126,6 +129,13 @@ void RankGroup::Shared::look_at_peers(Clock::time_point now) {
   }
 }
 
+void RankGroup::Shared::look_at_step(Clock::time_point now) {
+  const Clock::time_point start = step_start;
+  if (start > now || now - start <= options.watchdog) return;
+  fail("rank " + std::to_string(rank) + " has been in one step for " + seconds(now - start) +
+       " (a hung device or rank); the limit is watchdog_seconds");
+}
+
 void RankGroup::Shared::watch() {
   const Clock::duration interval = std::min<Clock::duration>(std::chrono::seconds(1), options.watchdog / 5);
   std::vector<pollfd> entries;
@@ -145,6 +155,7 @@ void RankGroup::Shared::watch() {
       if (entries[i + 1].revents != 0) read_signals(peers[i]);
     }
     look_at_peers(now);
+    look_at_step(now);
     if (now - last_beat >= interval) {
       tell_all(Signal::beat);
       last_beat = now;
@@ -173,6 +184,7 @@ RankGroup::RankGroup(int rank, int size, RankLinks links, const RankGroupOptions
     : rank_(rank), size_(size), options_(options), shared_(std::make_shared<Shared>()) {
   shared_->links = std::move(links);
   shared_->options = options;
+  shared_->rank = rank;
   shared_->wake = ::eventfd(0, EFD_CLOEXEC);
   if (shared_->wake < 0) throw DeviceError("the ranks' monitor cannot start: too many open files");
   for (int other = rank == 0 ? 1 : 0; other < (rank == 0 ? size : 1); ++other) {
@@ -192,6 +204,10 @@ RankGroup::~RankGroup() {
 }
 
 void RankGroup::fail(const std::string& why) { shared_->fail(why); }
+
+void RankGroup::step_begins() { shared_->step_start = Clock::now(); }
+
+void RankGroup::step_ends() { shared_->step_start = Clock::time_point::max(); }
 
 void RankGroup::leave() {
   {

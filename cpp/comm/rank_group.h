@@ -31,6 +31,22 @@ struct RankGroupOptions {
 
 class RankGroup {
  public:
+  // Watches what its scope does; null watches nothing.
+  class StepWatch {
+   public:
+    explicit StepWatch(RankGroup* group) : group_(group) {
+      if (group_ != nullptr) group_->step_begins();
+    }
+    ~StepWatch() {
+      if (group_ != nullptr) group_->step_ends();
+    }
+    StepWatch(const StepWatch&) = delete;
+    StepWatch& operator=(const StepWatch&) = delete;
+
+   private:
+    RankGroup* group_;
+  };
+
   RankGroup(int rank, int size, RankLinks links, const RankGroupOptions& options);
   // Says goodbye if leave() was called; otherwise the others learn that this rank failed.
   ~RankGroup();
@@ -52,6 +68,9 @@ class RankGroup {
   void require_alive() const;
   // Ends the group on all ranks. The first cause stays.
   void fail(const std::string& why);
+  // From begin to end at most the watchdog's time may pass, or the group fails. For a device that would hang without a word.
+  void step_begins();
+  void step_ends();
   // This rank is done in an orderly way: from now on others may go, too.
   void leave();
 

@@ -64,6 +64,7 @@ void EngineCore::abort_all() {
 }
 
 const StepEvents& EngineCore::step() {
+  const RankGroup::StepWatch watch(config_.limits_steps ? config_.group : nullptr);
   const Schedule& plan = scheduler_.schedule();
   step_open_ = true;
   forward(plan);

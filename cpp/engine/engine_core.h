@@ -26,6 +26,7 @@ struct EngineConfig {
   std::uint64_t seed = 0;
   bool enforce_eager = false;
   RankGroup* group = nullptr;     // the ranks that share the model; null = this process alone
+  bool limits_steps = false;      // to the group's watchdog: on devices, where no step takes that long
   bool check_invariants = false;  // after every step, as debug builds always do
 };
 

@@ -88,6 +88,24 @@ TEST(RankGroup, ASilentRankEndsTheGroupAfterTheWatchdogsTime) {
   EXPECT_LE(waited, milliseconds(5'000));
 }
 
+TEST(RankGroup, AStepThatHangsEndsTheGroup) {
+  const RankGroupOptions options{.watchdog = milliseconds(300), .grace = milliseconds(1), .end_process = &note_end};
+  const std::vector<std::string> errors = run_ranks(2, options, [](RankGroup& group) {
+    {
+      const RankGroup::StepWatch short_step(&group);
+    }
+    std::this_thread::sleep_for(milliseconds(500));  // between steps: idle
+    group.require_alive();
+    group.barrier();
+    const RankGroup::StepWatch hung(group.rank() == 1 ? &group : nullptr);
+    for (int wait = 0; wait < 500; ++wait) {
+      std::this_thread::sleep_for(milliseconds(10));
+      group.require_alive();
+    }
+  });
+  for (const std::string& error : errors) EXPECT_NE(error.find("rank 1 has been in one step"), std::string::npos) << error;
+}
+
 TEST(RankGroup, RanksThatOnlyWaitAreNotSilent) {
   const RankGroupOptions options{.watchdog = milliseconds(300), .grace = milliseconds(1), .end_process = &note_end};
   expect_no_errors(run_ranks(2, options, [](RankGroup& group) {
