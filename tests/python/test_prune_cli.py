@@ -45,7 +45,7 @@ def test_names_of_several_outputs():
         (["--sparsity", "half"], "'half' is not a fraction"),
         (["--sparsity", "0.5,0.5"], "names a fraction twice"),
         ([], "Missing option '--sparsity'"),
-        (["--sparsity", "0.5", "--method", "obs"], "'obs' is not one of 'magnitude', 'wanda', 'sparsegpt'"),
+        (["--sparsity", "0.5", "--method", "obs"], "'obs' is not one of 'auto', 'alps', 'sparsegpt', 'wanda', 'magnitude'"),
         (["--sparsity", "0.5", "--method", "magnitude", "--calibration", __file__], "of no use with --method magnitude"),
     ],
 )

@@ -12,7 +12,7 @@ from gossamer.checkpoint import ModelReader, ModelWriter
 from gossamer.prune import layer_store, pipeline, prune
 from gossamer.prune.layerwise import prune_weight
 
-METHODS = ("wanda", "sparsegpt")
+METHODS = ("wanda", "sparsegpt", "alps", "auto")
 OPTIONS = {"num_threads": 2}
 
 
@@ -57,7 +57,7 @@ def test_the_pruned_model_runs_and_says_how_sparse_it_is(dense, tmp_path, method
         assert len(runtime.generate([[1, 2, 3]], max_tokens=4, ignore_eos=True)[0].outputs[0].token_ids) == 4
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "auto"])
 def test_later_layers_see_what_pruning_did(dense, tmp_path, method):
     """The last layer is pruned with the moments of its inputs in the model whose earlier layers are pruned, not in the dense one."""
     run(dense, tmp_path / "out", method)
@@ -82,11 +82,14 @@ def test_better_methods_are_better_on_their_calibration_text(dense, tmp_path):
     error = {method: np.abs(logprobs(tmp_path / method) - reference).mean() for method in ("magnitude", *METHODS)}
     assert error["wanda"] < 0.9 * error["magnitude"]
     assert error["sparsegpt"] < 0.95 * error["wanda"]
+    assert error["alps"] < 0.95 * error["sparsegpt"]
+    assert error["auto"] < 0.95 * error["alps"]
 
 
+@pytest.mark.parametrize("method", ["sparsegpt", "auto"])
 @pytest.mark.parametrize("interrupted_at", [0, 1, 2])
-def test_an_interrupted_run_resumes_to_the_same_bytes(dense, tmp_path, monkeypatch, interrupted_at):
-    run(dense, tmp_path / "whole", "sparsegpt")
+def test_an_interrupted_run_resumes_to_the_same_bytes(dense, tmp_path, monkeypatch, interrupted_at, method):
+    run(dense, tmp_path / "whole", method)
     saved = []
     real = layer_store.LayerStore.save
 
@@ -99,13 +102,13 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(dense, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(layer_store.LayerStore, "save", stops)
         with pytest.raises(KeyboardInterrupt):
-            run(dense, tmp_path / "out", "sparsegpt")
+            run(dense, tmp_path / "out", method)
     assert not (tmp_path / "out").exists()
     assert saved == list(range(interrupted_at))
 
     again = []
     monkeypatch.setattr(layer_store.LayerStore, "save", lambda self, layer, weights: (again.append(layer), real(self, layer, weights)))
-    run(dense, tmp_path / "out", "sparsegpt")
+    run(dense, tmp_path / "out", method)
     assert again == list(range(interrupted_at, tiny.LAYERS))
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 

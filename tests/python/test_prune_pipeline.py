@@ -128,7 +128,7 @@ def test_an_interrupted_run_leaves_nothing_and_resumes_to_the_same_bytes(model, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "obs"}, "method must be one of magnitude, wanda, sparsegpt, not 'obs'"),
+        ({"method": "obs"}, "method must be one of auto, alps, sparsegpt, wanda, magnitude, not 'obs'"),
         ({"calibration": None}, "needs calibration text"),
         ({"outputs": {}}, "at least one sparsity"),
         ({"outputs": {1.0: "x"}}, "less than 1, not 1.0"),

@@ -54,9 +54,9 @@ class Sparsities(click.ParamType):
 @click.option("--sparsity", type=Sparsities(), required=True, help="Fraction of every projection's weights to drop.")
 @click.option(
     "--method",
-    type=click.Choice(["magnitude", "wanda", "sparsegpt"]),
-    default="wanda",
-    help="How to choose: by |W|, by |W|·‖X‖₂, or by SparseGPT, which also moves the weights that stay.",
+    type=click.Choice(["auto", "alps", "sparsegpt", "wanda", "magnitude"]),
+    default="auto",
+    help="From best to fastest; auto is alps that also undoes part of what pruning did to the layers before.",
 )
 @click.option(
     "--calibration",
@@ -65,7 +65,7 @@ class Sparsities(click.ParamType):
     multiple=True,
     help="Text to calibrate with; may be repeated, every file counts the same.  [default: built-in prose, technical prose, chat and code]",
 )
-@click.option("--calibration-tokens", type=click.IntRange(min=16), default=65536, help="At most how many tokens to calibrate with.")
+@click.option("--calibration-tokens", type=click.IntRange(min=16), default=32768, help="At most how many tokens to calibrate with.")
 @click.option("--calibration-length", type=click.IntRange(min=16), default=512, help="Tokens per calibration sequence.")
 @click.option("--num-threads", type=click.IntRange(min=1), default=None, help="Threads that run the model.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace models that are there already.")
@@ -85,7 +85,7 @@ def command(
     """Prune MODEL in one shot, without retraining, into the new directory OUT.
 
     MODEL is a directory made by `gossamer convert`, or a Hugging Face directory or GGUF file, which is converted first. The projections of
-    attention and MLP are pruned, the same share of every output row; embeddings, the head and norms stay as they are.
+    attention and MLP are pruned, layer by layer; embeddings, the head and norms stay as they are.
     """
     from gossamer.prune import CalibrationSet, prune
 

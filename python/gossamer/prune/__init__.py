@@ -1,4 +1,4 @@
-"""One-shot pruning, without retraining: magnitude and Wanda."""
+"""One-shot pruning, without retraining: magnitude, Wanda, SparseGPT and ALPS, layer by layer on our own runtime."""
 
 from __future__ import annotations
 

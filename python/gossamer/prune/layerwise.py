@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,41 @@ import numpy.typing as npt
 
 from gossamer.checkpoint import ModelReader
 from gossamer.checkpoint.dtypes import Array
+from gossamer.prune.alps import alps
 from gossamer.prune.calibration import CalibrationSet
-from gossamer.prune.hidden import as_replacement, chunks_of, embed, open_stream, run_layer
+from gossamer.prune.drift import Drift, measure_against
+from gossamer.prune.hidden import Chunk, as_replacement, chunks_of, embed, open_stream, run_layer
 from gossamer.prune.layer_store import LayerStore
 from gossamer.prune.masks import keep_masks
 from gossamer.prune.sparsegpt import sparsegpt
 
-__all__ = ["layer_of", "prune_layers", "prune_weight"]
+__all__ = ["Recipe", "layer_of", "prune_layers", "prune_weight"]
+
+Matrix = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]  # done, total
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+_MLP_WRITERS = ("down_proj.weight", "fc2.weight")
+_WRITERS = ("o_proj.weight", "out_proj.weight", *_MLP_WRITERS)  # what they make is added to the hidden states
+_ATTENTION = ".self_attn."
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to prune.
+
+    Attributes
+    ----------
+    method : "wanda", "sparsegpt" or "alps"
+    sparsities : weight name → share of it to drop
+    pattern : (n, m) for n zeros in every m columns, instead of the sparsities
+    correction : how much of the error that pruning made so far a layer should undo, 0 to 1; other methods than "alps" cannot
+    """
+
+    method: str
+    sparsities: Mapping[str, float]
+    pattern: tuple[int, int] | None = None
+    correction: float = 0.0
 
 
 def layer_of(name: str) -> int:
@@ -32,76 +59,150 @@ def layer_of(name: str) -> int:
 
 
 def prune_weight(
-    method: str, weight: npt.NDArray[np.float32], moments: npt.NDArray[np.float64], sparsity: float
-) -> npt.NDArray[np.float32]:
+    method: str,
+    weight: Matrix,
+    moments: npt.NDArray[np.float64],
+    sparsity: float,
+    *,
+    pattern: tuple[int, int] | None = None,
+    correction: Matrix | None = None,
+) -> Matrix:
     """A weight [m, k] pruned by `method`, given the second moments of its inputs [k, k]. What is zero stays zero."""
     if method == "wanda":
         (mask,) = keep_masks(weight, [sparsity], np.sqrt(np.diagonal(moments)))
         return np.where(mask, weight, np.float32(0))
-    return sparsegpt(weight, moments, sparsity)
+    if method == "sparsegpt":
+        return sparsegpt(weight, moments, sparsity, pattern=pattern)
+    return alps(weight, moments, sparsity, pattern=pattern, correction=correction)
 
 
 def prune_layers(
     model: str | os.PathLike[str],
     reader: ModelReader,
-    sparsities: Mapping[str, float],
-    method: str,
+    recipe: Recipe,
     calibration: CalibrationSet,
     store: LayerStore,
     *,
     runtime_options: Mapping[str, Any],
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> None:
-    """Prune the weights named in `sparsities`, each to its own, and leave every layer's in `store`.
+    """Prune the weights that the recipe names and leave every layer's in `store`.
 
-    Memory: one layer with its moments, and the hidden states of the calibration. Layers that are in the store already only move the hidden
-    states on, so a run that was interrupted ends with the same bits.
+    Memory: one layer with its moments, and the hidden states of the calibration (twice where the recipe corrects). Layers that are in the
+    store already only move the hidden states on, so a run that was interrupted ends with the same bits.
     """
-    names: dict[int, list[str]] = {}
-    for name in sparsities:
-        names.setdefault(layer_of(name), []).append(name)
-    last = max(names)
-    if all(store.has(layer) for layer in names):
-        return
-    stream = open_stream(model, calibration, runtime_options)
-    chunks = chunks_of(calibration)
-    done, total = 0, 2 * len(chunks) * (last + 1)
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        progress(done, total)
-
-    progress(0, total)
-    embed(stream, chunks)
-    for layer in range(last + 1):
-        if layer in names and not store.has(layer):
-            stream.load_layer(layer, {})
-            moments = run_layer(stream, chunks, keep=False, tick=tick)
-            by_weight = {name: found.values for found in moments.values() for name in found.weight_names}
-            store.save(layer, _pruned(reader, names[layer], sparsities, method, by_weight))
-        else:
-            done += len(chunks)
-        if layer < last:
-            replacements = {name: as_replacement(packed.dense()) for name, packed in store.load(layer).items()} if layer in names else {}
-            stream.load_layer(layer, replacements)
-            run_layer(stream, chunks, keep=True, tick=tick, moments=False)
-    progress(total, total)
+    _Run(model, reader, recipe, calibration, store, runtime_options, progress).run()
 
 
-def _pruned(
-    reader: ModelReader,
-    names: Sequence[str],
-    sparsities: Mapping[str, float],
-    method: str,
-    moments: Mapping[str, npt.NDArray[np.float64]],
-) -> dict[str, Array]:
-    result: dict[str, Array] = {}
-    for name in names:
-        if name not in moments:
-            raise RuntimeError(f"the calibration saw no input of {name}; please report this as a bug")
-        if not np.isfinite(moments[name]).all():
+class _Run:
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        reader: ModelReader,
+        recipe: Recipe,
+        calibration: CalibrationSet,
+        store: LayerStore,
+        runtime_options: Mapping[str, Any],
+        progress: Progress,
+    ) -> None:
+        self._reader, self._recipe, self._store, self._progress = reader, recipe, store, progress
+        self._open = lambda: open_stream(model, calibration, runtime_options)
+        self._chunks = chunks_of(calibration)
+        self._names: dict[int, list[str]] = {}
+        for name in recipe.sparsities:
+            self._names.setdefault(layer_of(name), []).append(name)
+        self._last = max(self._names)
+        self._corrects = recipe.correction > 0 and reader.config.get("do_layer_norm_before", True)
+        self._done, self._total = 0, (self._last + 1) * len(self._chunks) * (5 if self._corrects else 2)
+
+    def run(self) -> None:
+        if all(self._store.has(layer) for layer in self._names):
+            return
+        self._progress(0, self._total)
+        self._stream = self._open()
+        embed(self._stream, self._chunks)
+        if self._corrects:
+            self._dense_stream = self._open()
+            self._dense = [Chunk(chunk.sequences, chunk.weight, chunk.hidden.copy()) for chunk in self._chunks]
+        for layer in range(self._last + 1):
+            is_new = layer in self._names and not self._store.has(layer)
+            if is_new:
+                self._store.save(layer, self._prune_corrected(layer) if self._corrects else self._prune(layer))
+            if layer < self._last:
+                self._advance(layer, with_dense=not is_new)
+            self._done = (layer + 1) * self._total // (self._last + 1)
+        self._progress(self._total, self._total)
+
+    def _tick(self, count: int = 1) -> None:
+        self._done += count
+        self._progress(min(self._done, self._total), self._total)
+
+    def _advance(self, layer: int, *, with_dense: bool) -> None:
+        """Move the hidden states through what pruning left of the layer; those of the dense model too, unless pruning has done it."""
+        pruned = {name: packed.dense() for name, packed in self._store.load(layer).items()} if layer in self._names else {}
+        _load(self._stream, layer, pruned)
+        run_layer(self._stream, self._chunks, keep=True, tick=self._tick, moments=False)
+        if self._corrects and with_dense:
+            _load(self._dense_stream, layer, {})
+            run_layer(self._dense_stream, self._dense, keep=True, tick=self._tick, moments=False)
+
+    def _prune(self, layer: int) -> dict[str, Array]:
+        """All inputs as the dense layer makes them from the hidden states that pruning left."""
+        _load(self._stream, layer, {})
+        found = run_layer(self._stream, self._chunks, keep=False, tick=self._tick)
+        moments = {name: shared.values for shared in found.values() for name in shared.weight_names}
+        return {name: self._pruned(name, moments[name]) for name in self._names[layer] if _is_seen(name, moments)}
+
+    def _prune_corrected(self, layer: int) -> dict[str, Array]:
+        """First attention, then the MLP with the inputs that pruned attention leaves; each against what the dense model has there.
+
+        For the hidden states between the two, the MLP's last projection is silenced.
+        """
+        names = self._names[layer]
+        in_attention = [name for name in names if _ATTENTION in name]
+        last = next((n for n in self._reader.names() if f".layers.{layer}." in n and n.endswith(_MLP_WRITERS)), None)
+        silenced = {last: np.zeros_like(self._reader.dense(last))} if last is not None else {}
+        result: dict[str, Array] = {}
+        for step, silence, keep in ((in_attention, silenced, False), ([n for n in names if n not in in_attention], {}, True)):
+            if not step and not keep:
+                continue
+            _load(self._dense_stream, layer, silence)
+            _load(self._stream, layer, {**silence, **result})
+            found = measure_against(
+                self._dense_stream,
+                self._dense,
+                self._stream,
+                self._chunks,
+                names=step,
+                writers=_WRITERS,
+                keep=keep,
+                tick=lambda: self._tick(2),
+            )
+            result |= {name: self._pruned(name, found[name].moments, found[name]) for name in step if _is_seen(name, found)}
+        return result
+
+    def _pruned(self, name: str, moments: npt.NDArray[np.float64], drift: Drift | None = None) -> Array:
+        if not np.isfinite(moments).all():
             raise ValueError(f"the inputs of {name} are not finite on the calibration text: the weights before it are damaged or overflow")
-        stored = reader.dense(name)
-        result[name] = prune_weight(method, stored.astype(np.float32), moments[name], sparsities[name]).astype(stored.dtype)
-    return result
+        stored = self._reader.dense(name)
+        weight = stored.astype(np.float32)
+        recipe = self._recipe
+        pruned = prune_weight(
+            recipe.method,
+            weight,
+            moments,
+            recipe.sparsities[name],
+            pattern=recipe.pattern,
+            correction=None if drift is None else drift.correction(weight) * np.float32(recipe.correction),
+        )
+        return pruned.astype(stored.dtype)
+
+
+def _load(stream: Any, layer: int, replacements: Mapping[str, Array]) -> None:
+    stream.load_layer(layer, {name: as_replacement(weight) for name, weight in replacements.items()})
+
+
+def _is_seen(name: str, found: Mapping[str, object]) -> bool:
+    if name not in found:
+        raise RuntimeError(f"the calibration saw no input of {name}; please report this as a bug")
+    return True

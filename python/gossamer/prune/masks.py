@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 __all__ = ["METHODS", "keep_masks", "lowest", "num_dropped"]
 
-METHODS = ("magnitude", "wanda", "sparsegpt")
+METHODS = ("auto", "alps", "sparsegpt", "wanda", "magnitude")
 
 _BLOCK_ELEMENTS = 1 << 20  # scores held per thread
 
