@@ -14,8 +14,8 @@ from gossamer.prune import CalibrationSet, prune
 
 __all__ = ["CALIBRATION_TOKENS", "SPARSITIES", "calibration_for", "make_dense", "make_pruned", "model_bytes"]
 
-SPARSITIES = (0.3, 0.4, 0.5)
-CALIBRATION_TOKENS = 32768
+SPARSITIES = (0.5,)
+CALIBRATION_TOKENS = 16384
 _CALIBRATION_LENGTH = 512
 
 
@@ -34,8 +34,8 @@ def calibration_for(dense: Path) -> CalibrationSet:
 
 
 def make_pruned(dense: Path, directory: Path, calibration: CalibrationSet, progress: Callable[[str, int, int], None]) -> dict[float, Path]:
-    """Prune to every sparsity that is not there, from one calibration."""
-    wanted = {sparsity: directory / f"smollm2-wanda-{round(sparsity * 100)}" for sparsity in SPARSITIES}
+    """Prune to every sparsity that is not there."""
+    wanted = {sparsity: directory / f"smollm2-{round(sparsity * 100)}" for sparsity in SPARSITIES}
     with ModelReader(dense) as reader:
         model_id = reader.manifest.model_id
     missing = {s: path for s, path in wanted.items() if not _is_pruned_from(path, model_id, s, calibration)}
