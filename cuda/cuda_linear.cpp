@@ -13,8 +13,9 @@
 namespace gossamer::cuda {
 namespace {
 
-// Beyond this many tokens the SpMM's passes over the weight cost more than expanding it once and multiplying densely.
-constexpr std::int64_t kMaxSpmmTokens = 96;
+// Smaller weights stay sparse: the cost table knows nothing about them, and any path takes a few microseconds.
+constexpr std::int64_t kLeastPlanned = std::int64_t{1} << 18;
+constexpr std::int64_t kMostTokens = 4096;  // of a batch that may still run sparse
 // Up to this many tokens the backend's own dense kernel reads the weight as fast as the library's.
 constexpr std::int64_t kMaxOwnTokens = 1;
 
@@ -39,6 +40,24 @@ CudaLinear::CudaLinear(Allocator& allocator, const DeviceLimits& limits, std::un
   if (cublas_ != nullptr) library_space_.reserve(CublasLt::kWorkspaceBytes);
 }
 
+ProductPath CudaLinear::path_for(std::int64_t rows, std::int64_t cols, std::int64_t nnz) const {
+  if (rows * cols < kLeastPlanned) return ProductPath::bitmap;
+  return choose_path(CostTable::h100(), rows, cols, 1 - static_cast<double>(nnz) / static_cast<double>(rows * cols));
+}
+
+bool CudaLinear::is_expanded(const SparseTiles& weight, std::int64_t n) {
+  const TiledWeight& w = weight.view();
+  const double sparsity = std::clamp(1 - static_cast<double>(w.nnz) / static_cast<double>(w.rows * w.cols), 0.0, 1.0);
+  const auto [found, is_new] = expanded_from_.try_emplace({w.rows, w.cols, w.format, static_cast<int>(100 * sparsity)});
+  if (is_new) {
+    const ProductPath path = w.format == TileFormat::bitmap ? ProductPath::bitmap : ProductPath::tiled_csl;
+    std::int64_t from = 17;  // the weight was packed for batches up to 16
+    while (from < kMostTokens && !expands(CostTable::h100(), path, w.rows, w.cols, from, sparsity)) from += 16;
+    found->second = from;
+  }
+  return n >= found->second;
+}
+
 void CudaLinear::note_weight(const SparseTiles& weight) {
   expansion_bytes_ = std::max(expansion_bytes_, static_cast<std::size_t>(weight.rows() * round_up(weight.cols(), 8) * 2));
 }
@@ -49,7 +68,7 @@ std::int64_t CudaLinear::pending_bytes() const {
 
 void CudaLinear::apply(const Tensor& out, const Tensor& x, const PackedWeight& packed, const Epilogue& epilogue, cudaStream_t stream) {
   if (const auto* tiles = dynamic_cast<const SparseTiles*>(&packed); tiles != nullptr) {
-    if (x.size(0) <= kMaxSpmmTokens) {
+    if (!is_expanded(*tiles, x.size(0))) {
       sparse(out, x, *tiles, epilogue, stream);
     } else {
       expanded(out, x, *tiles, epilogue, stream);

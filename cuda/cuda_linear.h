@@ -10,6 +10,7 @@
 #include "cublas_lt.h"
 #include "cuda_weight.h"
 #include "ops/ops.h"
+#include "plan/cost_table.h"
 
 namespace gossamer::cuda {
 
@@ -19,6 +20,8 @@ class CudaLinear {
   CudaLinear(Allocator& allocator, const DeviceLimits& limits, std::unique_ptr<CublasLt> cublas, DType act);
 
   void apply(const Tensor& out, const Tensor& x, const PackedWeight& weight, const Epilogue& epilogue, cudaStream_t stream);
+  // What a sparse weight is packed as.
+  ProductPath path_for(std::int64_t rows, std::int64_t cols, std::int64_t nnz) const;
   // Makes room, at the first large batch, for the largest weight noted to be expanded.
   void note_weight(const SparseTiles& weight);
   // Bytes that large batches will still take.
@@ -30,6 +33,8 @@ class CudaLinear {
   void dense(const Tensor& out, const Tensor& x, const void* weight, std::int64_t stride, const Epilogue& epilogue, cudaStream_t stream);
   bool by_library(const Tensor& out, const Tensor& x, const void* weight, std::int64_t stride, const Epilogue& epilogue,
                   cudaStream_t stream);
+  // Whether the weight is better expanded for n tokens.
+  bool is_expanded(const SparseTiles& weight, std::int64_t n);
   const SpmmConfig& spmm_config(const SparseTiles& weight, std::int64_t n, bool is_aligned);
 
   DeviceLimits limits_;
@@ -37,6 +42,8 @@ class CudaLinear {
   DType act_;
   // Plans by what they depend on: m, k, n, the largest record, alignment.
   std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, bool>, SpmmConfig> configs_;
+  // The least number of tokens for which a weight is expanded, by what that depends on: m, k, format, sparsity in per cent.
+  std::map<std::tuple<std::int64_t, std::int64_t, TileFormat, int>, std::int64_t> expanded_from_;
   Workspace partials_, tickets_, packed_x_, expansion_, sums_, library_space_;
   std::size_t expansion_bytes_ = 0;
   std::size_t expansion_held_ = 0;

@@ -78,7 +78,9 @@ DeviceLimits limits_of(int device_index) {
   limits.num_sms = attribute(cudaDevAttrMultiProcessorCount);
   limits.shared_bytes_per_block = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   limits.shared_bytes_per_sm = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
-  limits.dependent_launch = attribute(cudaDevAttrComputeCapabilityMajor) >= 9;
+  const int major = attribute(cudaDevAttrComputeCapabilityMajor);
+  limits.dependent_launch = major >= 9;
+  limits.wgmma = major == 9;
   return limits;
 }
 
@@ -130,7 +132,15 @@ class CudaOps final : public Ops {
   }
   std::unique_ptr<PackedWeight> do_pack_sparse(const SparseWeight& weight) override {
     bound();
-    auto packed = std::make_unique<SparseTiles>(weight, act_, allocator_, pool_);
+    const ProductPath path = linear_.path_for(weight.rows, weight.cols, weight.nnz());
+    if (path == ProductPath::dense) {
+      HostAllocator host;
+      const OwnedTensor dense(host, weight.dtype(), {weight.rows, weight.cols});
+      sparse_to_dense(weight, dense.view);
+      return std::make_unique<DenseWeight>(dense.view, act_, allocator_, pool_);
+    }
+    const TileFormat format = path == ProductPath::tiled_csl ? TileFormat::tiled_csl : TileFormat::bitmap;
+    auto packed = std::make_unique<SparseTiles>(weight, format, act_, allocator_, pool_);
     linear_.note_weight(*packed);
     return packed;
   }

@@ -81,7 +81,7 @@ DenseWeight::DenseWeight(const RandomWeight& weight, Allocator& allocator, cudaS
   check_status(launch_random_dense(params, weight.dtype, stream), "a random weight (kernel)");
 }
 
-SparseTiles::SparseTiles(const SparseWeight& weight, DType dtype, Allocator& allocator, ThreadPool& pool) {
+SparseTiles::SparseTiles(const SparseWeight& weight, TileFormat format, DType dtype, Allocator& allocator, ThreadPool& pool) {
   HostAllocator host;
   SparseWeight stored = weight;
   OwnedTensor converted;
@@ -90,7 +90,7 @@ SparseTiles::SparseTiles(const SparseWeight& weight, DType dtype, Allocator& all
     convert(converted.view, weight.values);
     stored.values = converted.view;
   }
-  const OwnedTiledWeight packed = pack_tiles(stored, TileFormat::bitmap, host, pool);
+  const OwnedTiledWeight packed = pack_tiles(stored, format, host, pool);
   view_ = packed.view;
   data_ = Buffer(allocator, static_cast<std::size_t>(packed.view.data.nbytes()));
   offsets_ = Buffer(allocator, static_cast<std::size_t>(packed.view.offsets.nbytes()));

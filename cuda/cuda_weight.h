@@ -34,17 +34,18 @@ class DenseWeight final : public PackedWeight {
   OwnedTensor values_;
 };
 
-// Bitmap tiles (cpp/sparse/FORMAT.md).
+// Tiles (cpp/sparse/FORMAT.md).
 class SparseTiles final : public PackedWeight {
  public:
-  SparseTiles(const SparseWeight& weight, DType dtype, Allocator& allocator, ThreadPool& pool);
+  SparseTiles(const SparseWeight& weight, TileFormat format, DType dtype, Allocator& allocator, ThreadPool& pool);
+  // Bitmap tiles, made on the device.
   SparseTiles(const RandomWeight& weight, Allocator& allocator, cudaStream_t stream);
   std::int64_t rows() const override { return view_.rows; }
   std::int64_t cols() const override { return view_.cols; }
   std::int64_t nbytes() const override { return view_.nbytes(); }
   DType dtype() const override { return view_.dtype; }
   bool is_sparse() const override { return true; }
-  std::string format() const override { return "bitmap tiles"; }
+  std::string format() const override { return view_.format == TileFormat::bitmap ? "bitmap tiles" : "tiled-csl"; }
   const TiledWeight& view() const { return view_; }
 
  private:
