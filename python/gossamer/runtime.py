@@ -21,7 +21,7 @@ from gossamer.arguments import sampling_params_from_keywords
 from gossamer.chat_template import Message
 from gossamer.checks import INT32_MAX, INT64_MAX, integer, real, shown
 from gossamer.errors import CheckpointError
-from gossamer.model_files import ModelFiles
+from gossamer.model_files import ModelFiles, read_config
 from gossamer.outputs import Calibration, RequestOutput, RuntimeInfo, RuntimeStats
 from gossamer.prompts import Prompt, Prompts, encode_prompts
 from gossamer.requests import AsyncTokenStream, Request, RequestBatch, TokenStream, run, run_async
@@ -41,8 +41,13 @@ class Runtime:
 
     Parameters
     ----------
-    model : str or path
-        A model directory made by `gossamer convert` or `gossamer prune`.
+    model : str, path or mapping
+        A model directory made by `gossamer convert` or `gossamer prune`; with random weights, its configuration alone: a config.json or
+        what it holds.
+    weights : "stored" or "random"
+        "random" makes every weight up where it is used, in seconds, for measuring models that one need not have: norms 1, biases 0.
+    sparsity : float, optional
+        Of the layers' random products, in [0, 1); embedding and head stay dense. Default: 0.
     device : str
         "auto", "cpu", "cuda", "cuda:0", or "reference" (plain loops, slow, for tests).
     dtype : str
@@ -63,7 +68,9 @@ class Runtime:
     num_threads : int, optional
         CPU threads; default: all cores this process may use.
     seed : int
-        Seeds the requests that have none.
+        Seeds the requests that have none, and random weights.
+    enforce_eager : bool
+        Never record decode steps as CUDA graphs: the same tokens, more slowly.
     tensor_parallel_size : int, optional
         Ranks that share the model; default: what the launcher says.
     watchdog_seconds : float
@@ -98,8 +105,10 @@ class Runtime:
 
     def __init__(
         self,
-        model: str | os.PathLike[str],
+        model: str | os.PathLike[str] | Mapping[str, Any],
         *,
+        weights: Literal["stored", "random"] = "stored",
+        sparsity: float | None = None,
         device: str = "auto",
         dtype: str = "auto",
         max_model_len: int | None = None,
@@ -110,6 +119,7 @@ class Runtime:
         gpu_memory_utilization: float = 0.9,
         num_threads: int | None = None,
         seed: int = 0,
+        enforce_eager: bool = False,
         tensor_parallel_size: int | None = None,
         watchdog_seconds: float = 30.0,
         verify: Literal["full", "header"] = "full",
@@ -117,10 +127,12 @@ class Runtime:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._engine: _core.Engine | None = None
-        path = os.fspath(model)
-        if not isinstance(path, str):
-            raise TypeError(f"model must be a text path, not {shown(path)}")
         options = _core.RuntimeOptions()
+        if _text("weights", weights) == "random":
+            path, options.random_config = read_config(model)
+            options.random_sparsity = real("sparsity", 0.0 if sparsity is None else sparsity, 0.0, 1.0)
+        else:
+            path = _stored(model, weights, sparsity)
         options.device = _text("device", device)
         options.dtype = _text("dtype", dtype)
         options.verify = _text("verify", verify)
@@ -134,11 +146,10 @@ class Runtime:
         options.num_threads = _optional("num_threads", num_threads, 4096)
         options.tensor_parallel_size = _optional("tensor_parallel_size", tensor_parallel_size, 4096)
         options.watchdog_seconds = real("watchdog_seconds", watchdog_seconds, 1.0, 86400.0)
-        if not isinstance(allow_symlinks, bool):
-            raise TypeError(f"allow_symlinks must be True or False, not {shown(allow_symlinks)}")
-        options.allow_symlinks = allow_symlinks
+        options.allow_symlinks = _flag("allow_symlinks", allow_symlinks)
+        options.enforce_eager = _flag("enforce_eager", enforce_eager)
 
-        self._files = ModelFiles.read(path, allow_symlinks)
+        self._files = ModelFiles.none() if options.random_config else ModelFiles.read(path, allow_symlinks)
         try:
             engine = _core.Engine(path, options, progress)
         finally:
@@ -372,6 +383,24 @@ def _given(params: Any, keywords: dict[str, Any]) -> Any:
 def _info(core: _core.RuntimeInfo) -> RuntimeInfo:
     names = [field.name for field in dataclasses.fields(RuntimeInfo) if field.name != "pruning"]
     return RuntimeInfo(pruning=json.loads(core.pruning_json or "null"), **{name: getattr(core, name) for name in names})
+
+
+def _stored(model: Any, weights: str, sparsity: float | None) -> str:
+    """Return the path of a model directory, after refusing what only random weights take."""
+    if weights != "stored":
+        raise ValueError(f"weights must be 'stored' or 'random', not {shown(weights)}")
+    if sparsity is not None:
+        raise ValueError("sparsity is that of random weights; a stored model has its own: give weights='random', or no sparsity")
+    path = os.fspath(model)
+    if not isinstance(path, str):
+        raise TypeError(f"model must be a text path, not {shown(path)}")
+    return path
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {shown(value)}")
+    return value
 
 
 def _text(name: str, value: Any) -> str:
