@@ -50,7 +50,7 @@ bool CudaLinear::is_expanded(const SparseTiles& weight, std::int64_t n) {
   const double sparsity = std::clamp(1 - static_cast<double>(w.nnz) / static_cast<double>(w.rows * w.cols), 0.0, 1.0);
   const auto [found, is_new] = expanded_from_.try_emplace({w.rows, w.cols, w.format, static_cast<int>(100 * sparsity)});
   if (is_new) {
-    const ProductPath path = w.format == TileFormat::bitmap ? ProductPath::bitmap : ProductPath::tiled_csl;
+    const ProductPath path = path_of(w.format);
     std::int64_t from = 17;  // the weight was packed for batches up to 16
     while (from < kMostTokens && !expands(CostTable::h100(), path, w.rows, w.cols, from, sparsity)) from += 16;
     found->second = from;

@@ -139,8 +139,7 @@ class CudaOps final : public Ops {
       sparse_to_dense(weight, dense.view);
       return std::make_unique<DenseWeight>(dense.view, act_, allocator_, pool_);
     }
-    const TileFormat format = path == ProductPath::tiled_csl ? TileFormat::tiled_csl : TileFormat::bitmap;
-    auto packed = std::make_unique<SparseTiles>(weight, format, act_, allocator_, pool_);
+    auto packed = std::make_unique<SparseTiles>(weight, format_of(path), act_, allocator_, pool_);
     linear_.note_weight(*packed);
     return packed;
   }

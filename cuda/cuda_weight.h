@@ -45,7 +45,7 @@ class SparseTiles final : public PackedWeight {
   std::int64_t nbytes() const override { return view_.nbytes(); }
   DType dtype() const override { return view_.dtype; }
   bool is_sparse() const override { return true; }
-  std::string format() const override { return view_.format == TileFormat::bitmap ? "bitmap tiles" : "tiled-csl"; }
+  std::string format() const override { return std::string(name_of(view_.format)) + " tiles"; }
   const TiledWeight& view() const { return view_; }
 
  private:

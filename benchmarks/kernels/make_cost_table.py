@@ -10,7 +10,7 @@ from pathlib import Path
 
 # cuBLASLt's fp16 products of 27648 x 9216 with 1024 to 4096 tokens: 6.6e8 to 7.0e8 FLOP a microsecond on an H100 (docs/kernel-notes.md).
 DENSE_FLOPS = 6.6e8
-PATHS = {"bitmap": "bitmap", "tiled_csl": "tiled_csl"}
+PATHS = {"bitmap": "bitmap", "tiled_csl": "tiled_csl", "two_four": "two_four"}
 
 
 def curves(rows: list[dict]) -> dict[tuple[str, float, int], dict[tuple[int, int], float]]:

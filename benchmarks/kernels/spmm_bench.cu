@@ -1,8 +1,8 @@
 // The SpMM against its rivals, on cold weights. One row of JSON per (kernel, shape, n, sparsity).
 //   spmm_bench --out rows.json [--shapes 4096x4096,...] [--sparsity 0.5,0.6] [--n 8,16] [--dtype f16] [--commit ID] [--fp8 1] [--cusparse
 //   1]
-//              [--warps 4x4,w4x3] (rows x k, w: wgmma, p: packed x; each is measured, instead of the planner's choice)
-//              [--csl-from 0.75] [--expand-from 128] [--dependent-launch 0]
+//              [--warps 4x4,w4x3] (rows x k, w: wgmma, p: packed x, s: spread sums; each is measured, instead of the planner's choice)
+//              [--formats bitmap,tiled_csl] [--csl-from 0.75] [--two-four-from 0.65] [--expand-from 128] [--dependent-launch 0]
 // Method: i.i.d. random masks, distinct random values; weights rotated over copies of more than 256 MB so that DRAM is really read; CUDA
 // graphs of many launches, replayed; median. cuBLASLt: the fastest of up to 16 heuristics per (shape, n), same rotation. From --expand-from
 // tokens on also the expansion into a dense weight followed by cuBLASLt, timed together. Outputs are poisoned with NaN before the checked
@@ -246,17 +246,27 @@ struct Options {
   std::vector<std::int64_t> ns = {8};
   std::string out = "spmm.json", commit, command;
   std::vector<std::optional<SpmmShape>> arrangements = {std::nullopt};
-  double csl_from = 0.75;
+  std::vector<TileFormat> formats = {TileFormat::bitmap, TileFormat::tiled_csl};
+  double csl_from = 0.75, two_four_from = 0.65;  // sparsities below are not measured
   std::int64_t expand_from = 128;
   bool fp8 = false, cusparse = false;
   bool bf16 = false, dependent_launch = true;
 };
 
-// 4x4, p4x4 or w4x3: row warps x groups along k; w: the wgmma kernel, p: with packed x.
+// 4x4, p4x4, sp4x4 or w4x3: row warps x groups along k; w: the wgmma kernel, p: with packed x, s: with spread sums.
 SpmmShape parse_arrangement(const std::string& text) {
-  const bool wgmma = text[0] == 'w', packs_x = text[0] == 'p';
-  const std::string warps = text.substr(wgmma || packs_x ? 1 : 0);
-  return {wgmma ? SpmmKernel::wgmma : SpmmKernel::mma, std::stoi(warps), std::stoi(warps.substr(warps.find('x') + 1)), packs_x};
+  const std::size_t digits = text.find_first_of("0123456789"), x = text.find('x');
+  const std::string flags = text.substr(0, digits);
+  const auto has = [&](char flag) { return flags.find(flag) != std::string::npos; };
+  return {has('w') ? SpmmKernel::wgmma : SpmmKernel::mma, std::stoi(text.substr(digits)), std::stoi(text.substr(x + 1)), has('p'),
+          has('s')};
+}
+
+TileFormat parse_format(const std::string& name) {
+  for (const TileFormat format : {TileFormat::bitmap, TileFormat::tiled_csl, TileFormat::two_four}) {
+    if (name == name_of(format)) return format;
+  }
+  throw std::runtime_error("no format is called " + name);
 }
 
 Options parse(int argc, char** argv) {
@@ -276,6 +286,11 @@ Options parse(int argc, char** argv) {
     if (key == "--cusparse") o.cusparse = value != "0";
     if (key == "--expand-from") o.expand_from = std::stoll(value);
     if (key == "--csl-from") o.csl_from = std::stod(value);
+    if (key == "--two-four-from") o.two_four_from = std::stod(value);
+    if (key == "--formats") {
+      o.formats.clear();
+      for (const auto& p : split(value)) o.formats.push_back(parse_format(p));
+    }
     if (key == "--n") {
       o.ns.clear();
       for (const auto& p : split(value)) o.ns.push_back(std::stoll(p));
@@ -346,8 +361,9 @@ void run_all(const Options& o) {
           write_row({"cusparse csr", "best of three algorithms", us, 0, 6 * weight.view.nnz() + 4 * s.m}, cublas[i], s, sparsity, o.ns[i]);
         }
       }
-      for (const TileFormat format : {TileFormat::bitmap, TileFormat::tiled_csl}) {
+      for (const TileFormat format : o.formats) {
         if (format == TileFormat::tiled_csl && sparsity < o.csl_from) continue;
+        if (format == TileFormat::two_four && sparsity < o.two_four_from) continue;
         SpmmCase spmm(weight.view, format, allocator, pool);
         for (std::size_t i = 0; i < o.ns.size(); ++i) {
           if (o.ns[i] >= o.expand_from) write_row(spmm.run_expanded(o.ns[i], limits), cublas[i], s, sparsity, o.ns[i]);

@@ -46,6 +46,7 @@ struct RecordCodec {
 };
 const RecordCodec& bitmap_codec();
 const RecordCodec& tiled_csl_codec();
+const RecordCodec& two_four_codec();
 [[noreturn]] void throw_bad_record(std::string_view name, std::int64_t record, std::string_view field, std::string expected,
                                    std::string found);
 

@@ -10,7 +10,14 @@
 
 namespace gossamer {
 
-std::string_view name_of(TileFormat format) { return format == TileFormat::bitmap ? "bitmap" : "tiled_csl"; }
+std::string_view name_of(TileFormat format) {
+  switch (format) {
+    case TileFormat::bitmap: return "bitmap";
+    case TileFormat::tiled_csl: return "tiled_csl";
+    case TileFormat::two_four: return "two_four";
+  }
+  return "";
+}
 
 int RecordBlock::count() const {
   int total = 0;
@@ -55,7 +62,14 @@ void throw_bad_record(std::string_view name, std::int64_t record, std::string_vi
 
 namespace {
 
-const RecordCodec& codec_of(TileFormat format) { return format == TileFormat::bitmap ? bitmap_codec() : tiled_csl_codec(); }
+const RecordCodec& codec_of(TileFormat format) {
+  switch (format) {
+    case TileFormat::bitmap: return bitmap_codec();
+    case TileFormat::tiled_csl: return tiled_csl_codec();
+    case TileFormat::two_four: return two_four_codec();
+  }
+  throw InvalidArgument("unknown tile format");
+}
 
 std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 

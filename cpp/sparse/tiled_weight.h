@@ -14,8 +14,9 @@
 namespace gossamer {
 
 enum class TileFormat {
-  bitmap,    // masks, then the kept values in fragment order: 2 (1 - s) + 1/8 bytes a weight
-  tiled_csl  // (value, location) pairs as in Flash-LLM's Tiled-CSL: 4 (1 - s) bytes a weight; work in proportion to non-zeros
+  bitmap,     // masks, then the kept values in fragment order: 2 (1 - s) + 1/8 bytes a weight
+  tiled_csl,  // (value, location) pairs as in Flash-LLM's Tiled-CSL: 4 (1 - s) bytes a weight; work in proportion to non-zeros
+  two_four    // 2:4 for sparse tensor cores, and pairs for what does not fit: 2 (1 - s) + 3/16 bytes a weight and 2 for one left over
 };
 std::string_view name_of(TileFormat format);
 
@@ -56,6 +57,25 @@ constexpr RecordPosition record_position(int fragment, int lane, int element) {
   const int tile = fragment / 4, f = fragment % 4, half = element / 4, quad = lane % 4;
   return {16 * tile + lane / 4 + 8 * (element / 2 % 2), 32 * (f / 2) + 8 * quad + 4 * (f % 2) + 2 * half + element % 2};
 }
+
+// Four columns of one row, two of which a lane's register of mma.sp.m16n8k32 holds: TileFormat::two_four's unit.
+struct TwoFourGroup {
+  int tile, fragment;  // 0, 1: rows 16 tile .., columns 32 fragment ..
+  int half;            // registers 0, 1 or 2, 3
+  int lane;            // 4g + q
+  int pair;            // register within the half: row g or g + 8
+
+  constexpr int row() const { return 16 * tile + lane / 4 + 8 * pair; }
+  // Column of the record of position j. A lane's B operand is 16 contiguous bytes of a row of x, as for dense fragments.
+  constexpr int column(int j) const { return 32 * fragment + 16 * (lane % 2) + 2 * (lane % 4 / 2) + 4 * half + j % 2 + 8 * (j / 2); }
+  // Of the four bits of metadata, as the tensor cores want them: which of 64 words, and where in it.
+  constexpr int metadata_word() const { return 32 * tile + lane / 4 * 4 + 2 * fragment + half; }
+  constexpr int metadata_shift() const { return 16 * pair + 4 * (lane % 4); }
+  // Of the two bits that say which slots are filled, in the lane's word.
+  constexpr int slot_shift() const { return 8 * (2 * fragment + half) + 4 * tile + 2 * pair; }
+  // Halfword of position j = 2, 3 in the fragments of the rest.
+  constexpr int rest_location(int j) const { return ((2 * tile + fragment) * 32 + lane) * 8 + 2 * (2 * half + pair) + j - 2; }
+};
 
 // weight: f16 or bf16 values, validated. Uses all threads of the pool.
 OwnedTiledWeight pack_tiles(const SparseWeight& weight, TileFormat format, Allocator& allocator, ThreadPool& pool);

@@ -12,6 +12,8 @@
 #include "kernels/record_ring.cuh"
 #include "kernels/spmm_common.cuh"
 #include "kernels/spmm_decoders.cuh"
+#include "kernels/spmm_sums.cuh"
+#include "kernels/two_four_decoder.cuh"
 
 namespace gossamer {
 
@@ -66,6 +68,39 @@ class XReader<true, kNTiles> {
   const uint4* at_;
 };
 
+// What a decoder does with its fragments: multiplies them by the record's share of x.
+template <bool kIsBf16, int kNTiles>
+struct Multiply {
+  Fragments<2 * kNTiles>& acc;
+  const uint4 (&b)[kNTiles][2];
+
+  __device__ __forceinline__ void operator()(int tile, int f, const std::uint32_t (&a)[4]) const {
+#pragma unroll
+    for (int t = 0; t < kNTiles; ++t) {
+      const uint4& piece = b[t][f / 2];
+      ptx::mma_16x8x16<kIsBf16>(acc[tile * kNTiles + t], a, f % 2 == 0 ? piece.x : piece.z, f % 2 == 0 ? piece.y : piece.w);
+    }
+  }
+  template <int kFragment>
+  __device__ __forceinline__ void slots(int tile, const std::uint32_t (&a)[4], std::uint32_t metadata) const {
+    sparse<kFragment>(tile, kFragment, a, metadata);
+  }
+  __device__ __forceinline__ void rest(int tile, int fragment, const std::uint32_t (&a)[4]) const {
+    sparse<0>(tile, fragment, a, TwoFourDecoder::kRestMetadata);
+  }
+
+ private:
+  template <int kSelector>
+  __device__ __forceinline__ void sparse(int tile, int fragment, const std::uint32_t (&a)[4], std::uint32_t metadata) const {
+#pragma unroll
+    for (int t = 0; t < kNTiles; ++t) {
+      const uint4& piece = b[t][fragment];
+      const std::uint32_t columns[4] = {piece.x, piece.y, piece.z, piece.w};  // TwoFourGroup::column
+      ptx::mma_sparse_16x8x32<kIsBf16, kSelector>(acc[tile * kNTiles + t], a, columns, metadata);
+    }
+  }
+};
+
 template <class Decoder, int kNTiles, int kRowWarps, int kGroups>
 struct SpmmSharedLayout {  // byte offsets in dynamic shared memory
   static constexpr int kWarps = kRowWarps * kGroups;
@@ -79,7 +114,8 @@ struct SpmmSharedLayout {  // byte offsets in dynamic shared memory
 // CTAs that share an SM: 32 warps in all; with four n tiles a warp needs more registers.
 constexpr int resident_ctas(int warps, int n_tiles) { return (n_tiles >= 4 ? 16 : 32) / warps; }
 
-template <class Decoder, bool kIsBf16, int kNTiles, int kRowWarps, int kGroups, bool kPackedX>
+// kSpreadsSums: how segments end, spmm_sums.cuh or one warp per row warp.
+template <class Decoder, bool kIsBf16, int kNTiles, int kRowWarps, int kGroups, bool kPackedX, bool kSpreadsSums>
 __global__ void __launch_bounds__(kRowWarps * kGroups * 32, resident_ctas(kRowWarps* kGroups, kNTiles))
     spmm_decode_kernel(const __grid_constant__ SpmmParams p) {
   using Layout = SpmmSharedLayout<Decoder, kNTiles, kRowWarps, kGroups>;
@@ -120,32 +156,34 @@ __global__ void __launch_bounds__(kRowWarps * kGroups * 32, resident_ctas(kRowWa
       for (int record = begin; record < end; ++record) {
         uint4 b[kNTiles][2];
         x.next(b);
-        Decoder::decode(ring.front(), scratch, lane, [&](int tile, int f, const std::uint32_t (&a)[4]) {
-#pragma unroll
-          for (int t = 0; t < kNTiles; ++t) {
-            const uint4& piece = b[t][f / 2];
-            ptx::mma_16x8x16<kIsBf16>(acc[tile * kNTiles + t], a, f % 2 == 0 ? piece.x : piece.z, f % 2 == 0 ? piece.y : piece.w);
-          }
-        });
+        Decoder::decode(ring.front(), scratch, lane, Multiply<kIsBf16, kNTiles>{acc, b});
         __syncwarp();  // every lane has read the record: its slot may be written again
         cursor.push_to(ring);
         ring.advance();
       }
     }
-    const auto slot = [&](int g, int t) { return sums + ((g * kRowWarps + row_warp) * 2 * kNTiles + t) * 32 + lane; };
     if (segment > 0) __syncthreads();  // the sums of the segment before have been read
+    if constexpr (kSpreadsSums) {
+      float* lines = reinterpret_cast<float*>(sums);
+      store_sums<kNTiles>(acc, lines + warp * kNTiles * 256, lane);
+      __syncthreads();
+      finish_segment<kIsBf16, kNTiles, kRowWarps, kGroups>(p, schedule, super_row, length == p.records, first_n, warp, lane, lines);
+    } else {
+      const auto slot = [&](int g, int t) { return sums + ((g * kRowWarps + row_warp) * 2 * kNTiles + t) * 32 + lane; };
 #pragma unroll
-    for (int t = 0; t < 2 * kNTiles; ++t) *slot(group, t) = make_float4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]);
-    __syncthreads();
-    if (group == segment % kGroups && row_block < p.row_blocks) {
+      for (int t = 0; t < 2 * kNTiles; ++t) *slot(group, t) = make_float4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]);
+      __syncthreads();
+      if (group == segment % kGroups && row_block < p.row_blocks) {
 #pragma unroll
-      for (int t = 0; t < 2 * kNTiles; ++t) {
-        acc[t][0] = acc[t][1] = acc[t][2] = acc[t][3] = 0.0F;
+        for (int t = 0; t < 2 * kNTiles; ++t) {
+          acc[t][0] = acc[t][1] = acc[t][2] = acc[t][3] = 0.0F;
 #pragma unroll
-        for (int g = 0; g < kGroups; ++g) add_to(acc[t], *slot(g, t));
-      }
-      if (length == p.records || combine_partials<kRowWarps, 2 * kNTiles>(p, schedule, super_row, row_warp, lane, acc)) {
-        write_output<kIsBf16, 32, kNTiles, kNTiles>(p, row_block * 32, first_n, lane, acc, reinterpret_cast<float*>(slot(group, 0) - lane));
+          for (int g = 0; g < kGroups; ++g) add_to(acc[t], *slot(g, t));
+        }
+        if (length == p.records || combine_partials<kRowWarps, 2 * kNTiles>(p, schedule, super_row, row_warp, lane, acc)) {
+          write_output<kIsBf16, 32, kNTiles, kNTiles>(p, row_block * 32, first_n, lane, acc,
+                                                      reinterpret_cast<float*>(slot(group, 0) - lane));
+        }
       }
     }
     unit += length;

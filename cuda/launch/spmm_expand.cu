@@ -25,6 +25,7 @@ cudaError_t launch(const ExpandParams& params, int num_sms, cudaStream_t stream)
 }  // namespace
 
 cudaError_t launch_expand(const ExpandParams& params, TileFormat format, int num_sms, cudaStream_t stream) {
+  if (format == TileFormat::two_four) return launch_expand_two_four(params, num_sms, stream);
   return format == TileFormat::bitmap ? launch<BitmapDecoder>(params, num_sms, stream) : launch<TiledCslDecoder>(params, num_sms, stream);
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 #include <string>
 #include <utility>
 
@@ -28,20 +27,35 @@ Place place(const std::vector<std::int64_t>& axis, std::int64_t value) {
 
 double blend(double a, double b, double fraction) { return a + (b - a) * fraction; }
 
+constexpr std::pair<TileFormat, ProductPath> kPaths[] = {{TileFormat::bitmap, ProductPath::bitmap},
+                                                         {TileFormat::tiled_csl, ProductPath::tiled_csl},
+                                                         {TileFormat::two_four, ProductPath::two_four}};
+
 }  // namespace
+
+ProductPath path_of(TileFormat format) {
+  return std::find_if(std::begin(kPaths), std::end(kPaths), [&](const auto& p) { return p.first == format; })->second;
+}
+TileFormat format_of(ProductPath path) {
+  const auto* const found = std::find_if(std::begin(kPaths), std::end(kPaths), [&](const auto& p) { return p.second == path; });
+  require(found != std::end(kPaths), "this path has no tile format");
+  return found->first;
+}
 
 CostTable::CostTable(std::vector<std::int64_t> ms, std::vector<std::int64_t> ks, double dense_flops, std::vector<CostCurve> curves)
     : ms_(std::move(ms)), ks_(std::move(ks)), dense_flops_(dense_flops), curves_(std::move(curves)) {
   require(ms_.size() >= 2 && ks_.size() >= 2 && std::is_sorted(ms_.begin(), ms_.end()) && std::is_sorted(ks_.begin(), ks_.end()),
           "cost table: the axes must be ascending, with at least two points each");
-  std::set<ProductPath> paths;
   for (const CostCurve& c : curves_) {
     require(c.us.size() == ms_.size() * ks_.size(), "cost table: a curve has " + std::to_string(c.us.size()) + " times, the grid " +
                                                         std::to_string(ms_.size() * ks_.size()) + " points");
     require(std::all_of(c.us.begin(), c.us.end(), [](double us) { return us > 0; }), "cost table: a time is not positive");
-    paths.insert(c.path);
   }
-  require(paths.size() == 4, "cost table: a path has no curves");
+  require(has(ProductPath::dense) && has(ProductPath::bitmap) && has(ProductPath::expansion), "cost table: a path has no curves");
+}
+
+bool CostTable::has(ProductPath path) const {
+  return std::any_of(curves_.begin(), curves_.end(), [&](const CostCurve& c) { return c.path == path; });
 }
 
 double CostTable::on_grid(const CostCurve& curve, std::int64_t m, std::int64_t k) const {
@@ -77,6 +91,7 @@ double CostTable::at_tokens(ProductPath path, std::int64_t m, std::int64_t k, st
 
 double CostTable::us(ProductPath path, std::int64_t m, std::int64_t k, std::int64_t n, double sparsity) const {
   require(m >= 1 && k >= 1 && sparsity >= 0 && sparsity <= 1, "cost table: m and k must be at least 1, sparsity from 0 to 1");
+  require(has(path), "cost table: the path was not measured");
   if (path == ProductPath::expansion) return at_tokens(path, m, k, 0, sparsity);
   if (path == ProductPath::dense) sparsity = 0;
   std::int64_t measured = 0, most = 0;  // the least that is enough, and the largest
@@ -95,7 +110,8 @@ double CostTable::us(ProductPath path, std::int64_t m, std::int64_t k, std::int6
 ProductPath choose_path(const CostTable& table, std::int64_t m, std::int64_t k, double sparsity) {
   ProductPath best = ProductPath::dense;
   double least = 2;  // dense, relative to itself, twice
-  for (const ProductPath path : {ProductPath::bitmap, ProductPath::tiled_csl}) {
+  for (const ProductPath path : {ProductPath::bitmap, ProductPath::tiled_csl, ProductPath::two_four}) {
+    if (!table.has(path)) continue;
     double sum = 0, slowest = 0;
     for (const std::int64_t n : {8, 16}) {
       const double relative = table.us(path, m, k, n, sparsity) / table.us(ProductPath::dense, m, k, n, 0);

@@ -4,10 +4,15 @@
 #include <cstdint>
 #include <vector>
 
+#include "sparse/tiled_weight.h"
+
 namespace gossamer {
 
 // dense: cuBLASLt on fp16. expansion: of a sparse weight into a dense one, without the product that follows.
-enum class ProductPath { dense, bitmap, tiled_csl, expansion };
+enum class ProductPath { dense, bitmap, tiled_csl, expansion, two_four };
+
+ProductPath path_of(TileFormat format);
+TileFormat format_of(ProductPath path);  // of a sparse path
 
 // Microseconds of one product with cold weights over a grid of shapes.
 struct CostCurve {
@@ -21,13 +26,16 @@ struct CostCurve {
 // in steps of its tiles, so between two numbers of tokens the larger counts.
 class CostTable {
  public:
-  // ms, ks: ascending, at least two each. Throws InvalidArgument for curves that are not of the grid's size, or a path without curves.
+  // ms, ks: ascending, at least two each. Throws InvalidArgument for curves that are not of the grid's size, or where dense, bitmap or
+  // expansion has none.
   // dense_flops: per microsecond, of dense products too large to be bound by memory.
   CostTable(std::vector<std::int64_t> ms, std::vector<std::int64_t> ks, double dense_flops, std::vector<CostCurve> curves);
   // Measured on an H100 (benchmarks/results/cost_h100.json).
   static const CostTable& h100();
 
-  // Microseconds; n is ignored for an expansion.
+  // Whether the path was measured: one that was not is never chosen.
+  bool has(ProductPath path) const;
+  // Microseconds of a path that was measured; n is ignored for an expansion.
   double us(ProductPath path, std::int64_t m, std::int64_t k, std::int64_t n, double sparsity) const;
 
  private:

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "kernels/spmm_sums.h"
 
 namespace gossamer {
 namespace {
@@ -12,8 +13,8 @@ std::int64_t up_to_128(std::int64_t bytes) { return (bytes + 127) / 128 * 128; }
 
 // Mirrors SpmmSharedLayout and SpmmWgmmaLayout; the launchers refuse a configuration that disagrees.
 std::int64_t shared_bytes(const SpmmConfig& c, TileFormat format) {
-  const bool csl = format == TileFormat::tiled_csl;
-  const std::int64_t warps = std::int64_t{c.row_warps} * c.groups, overread = csl ? 512 : 4, scratch = csl ? 2048 : 0;
+  const std::int64_t warps = std::int64_t{c.row_warps} * c.groups, scratch = format == TileFormat::bitmap ? 0 : 2048;
+  const std::int64_t overread = format == TileFormat::bitmap ? 4 : format == TileFormat::tiled_csl ? 512 : 128;
   if (c.kernel == SpmmKernel::mma) return up_to_128(warps * 16) + warps * (2 * c.n_tiles * 512 + scratch + 2 * c.slot_bytes) + overread;
   const std::int64_t summed = std::int64_t{std::max(c.groups - 1, 1)} * c.row_warps * 512;  // bytes per fragment
   const std::int64_t rings = warps / 2;
@@ -34,7 +35,7 @@ std::vector<SpmmShape> candidates(const SpmmProblem& problem, const DeviceLimits
   const std::int64_t records = (problem.k + kRecordCols - 1) / kRecordCols;
   std::vector<SpmmShape> shapes;
   const bool few_rows = row_blocks <= 2 * device.num_sms;
-  if (problem.n > 32 && device.wgmma) {
+  if (problem.n > 32 && device.wgmma && problem.format != TileFormat::two_four) {
     if (problem.n <= 64 && !few_rows) shapes.push_back({SpmmKernel::wgmma, 16, 1});
     shapes.push_back({SpmmKernel::wgmma, 8, 2});
   }
@@ -88,6 +89,7 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
     config.row_warps = shape.row_warps;
     config.groups = shape.groups;
     config.packs_x = shape.packs_x || shape.kernel == SpmmKernel::wgmma || !problem.x_is_aligned;
+    config.spreads_sums = shape.spreads_sums || problem.format == TileFormat::two_four;
     config.n_tiles = tiles_per_pass(shape.kernel, problem.n);
     config.shared_bytes = shared_bytes(config, problem.format);
     const std::int64_t by_registers = resident_by_registers(config);
@@ -102,15 +104,21 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
   const std::int64_t most = super_rows * std::max<std::int64_t>(1, records / config.groups);
   config.ctas = static_cast<int>(std::min(even_share(super_rows, slots), most));
   config.partial_floats = std::int64_t{config.passes} * config.ctas * 2 * per_super_row * 2 * config.n_tiles * 128;
-  if (config.packs_x) config.packed_x_bytes = config.passes * records * config.n_tiles * 1024;
   config.tickets = config.passes * super_rows * config.row_warps;
+  if (config.spreads_sums) {
+    config.partial_floats =
+        std::int64_t{config.passes} * config.ctas * 2 * spread_lines(config.n_tiles, config.row_warps, config.groups) * 32;
+    config.tickets *= config.groups;
+  }
+  if (config.packs_x) config.packed_x_bytes = config.passes * records * config.n_tiles * 1024;
   return config;
 }
 
 std::string SpmmConfig::to_string() const {
   return std::string(kernel == SpmmKernel::mma ? "mma" : "wgmma") + ", n tiles " + std::to_string(n_tiles) + ", " +
-         std::to_string(row_warps) + "x" + std::to_string(groups) + " warps" + (packs_x ? ", packed x, " : ", ") + std::to_string(ctas) +
-         " ctas, " + std::to_string(passes) + " passes, " + std::to_string(shared_bytes / 1024) + " KiB shared";
+         std::to_string(row_warps) + "x" + std::to_string(groups) + " warps" + (packs_x ? ", packed x" : "") +
+         (spreads_sums ? ", spread sums, " : ", ") + std::to_string(ctas) + " ctas, " + std::to_string(passes) + " passes, " +
+         std::to_string(shared_bytes / 1024) + " KiB shared";
 }
 
 }  // namespace gossamer

@@ -15,9 +15,10 @@ enum class SpmmKernel { mma, wgmma };
 // Which kernel, and how the warps of a CTA are arranged.
 struct SpmmShape {
   SpmmKernel kernel = SpmmKernel::mma;
-  int row_warps = 4;     // over rows, 32 rows each (wgmma: 16); they share activations
-  int groups = 4;        // along k
-  bool packs_x = false;  // a kernel before puts x in the order of reading; wgmma always does, x that is not aligned needs it
+  int row_warps = 4;          // over rows, 32 rows each (wgmma: 16); they share activations
+  int groups = 4;             // along k
+  bool packs_x = false;       // a kernel before puts x in the order of reading; wgmma always does, x that is not aligned needs it
+  bool spreads_sums = false;  // mma: all warps of a CTA end a segment (spmm_sums.cuh); two_four always does
 };
 
 struct SpmmProblem {
@@ -44,6 +45,7 @@ struct SpmmConfig {
   int ctas = 132;
   int passes = 1;  // over n; each reads the weight once
   bool packs_x = false;
+  bool spreads_sums = false;
   bool dependent_launch = false;
   std::int64_t slot_bytes = 0;
   std::int64_t shared_bytes = 0;

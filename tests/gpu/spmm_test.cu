@@ -52,7 +52,10 @@ struct Problem {
   Pattern pattern;
 };
 
-class SpmmOnGpu : public ::testing::TestWithParam<std::tuple<TileFormat, bool, Problem>> {
+// A format as the planner runs it, or the bitmap with its sums spread over all warps (spmm_sums.cuh).
+enum class Variant { bitmap, tiled_csl, two_four, bitmap_spread };
+
+class SpmmOnGpu : public ::testing::TestWithParam<std::tuple<Variant, bool, Problem>> {
  protected:
   void SetUp() override {
     int devices = 0;
@@ -90,7 +93,10 @@ float activate(float v, SpmmActivation activation) {
 }
 
 TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
-  const auto [format, bf16, p] = GetParam();
+  const auto [variant, bf16, p] = GetParam();
+  const TileFormat format = variant == Variant::tiled_csl  ? TileFormat::tiled_csl
+                            : variant == Variant::two_four ? TileFormat::two_four
+                                                           : TileFormat::bitmap;
   std::mt19937 random(static_cast<unsigned>(p.m * 31 + p.k * 7 + p.n));
   std::uniform_real_distribution<float> value(-1, 1);
   const std::vector<float> dense = random_dense(p, bf16, random);
@@ -117,7 +123,13 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
   limits.dependent_launch = props.major >= 9;
   limits.wgmma = props.major == 9;
   const bool aligned = p.k % 8 == 0;
-  const SpmmConfig config = plan_spmm({format, p.m, p.k, p.n, packed.view.max_record_bytes, aligned}, limits);
+  SpmmProblem problem{format, p.m, p.k, p.n, packed.view.max_record_bytes, aligned, {}};
+  if (variant == Variant::bitmap_spread) {
+    limits.wgmma = false;
+    const SpmmConfig chosen = plan_spmm(problem, limits);
+    problem.shape = SpmmShape{SpmmKernel::mma, chosen.row_warps, chosen.groups, chosen.packs_x, true};
+  }
+  const SpmmConfig config = plan_spmm(problem, limits);
 
   const std::vector<std::uint8_t> bytes(packed.view.data.data<std::uint8_t>(),
                                         packed.view.data.data<std::uint8_t>() + packed.view.data.nbytes());
@@ -230,7 +242,7 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, SpmmOnGpu,
-    ::testing::Combine(::testing::Values(TileFormat::bitmap, TileFormat::tiled_csl), ::testing::Bool(),
+    ::testing::Combine(::testing::Values(Variant::bitmap, Variant::tiled_csl, Variant::two_four, Variant::bitmap_spread), ::testing::Bool(),
                        ::testing::Values(Problem{1, 1, 1, 1.0, Pattern::iid}, Problem{31, 63, 2, 0.5, Pattern::iid},
                                          Problem{32, 64, 8, 0.4, Pattern::iid}, Problem{33, 65, 9, 0.4, Pattern::iid},
                                          Problem{127, 1009, 5, 0.3, Pattern::iid}, Problem{509, 512, 16, 0.5, Pattern::iid},

@@ -18,7 +18,7 @@ SpmmProblem problem(std::int64_t m, std::int64_t k, std::int64_t n, std::int64_t
 
 TEST(SpmmPlan, FillsTheDeviceWithWarpsThatFit) {
   const DeviceLimits h100;
-  for (const TileFormat format : {TileFormat::bitmap, TileFormat::tiled_csl}) {
+  for (const TileFormat format : {TileFormat::bitmap, TileFormat::tiled_csl, TileFormat::two_four}) {
     for (const std::int64_t m : {1, 31, 64, 4096, 27648, 57344}) {
       for (const std::int64_t k : {1, 63, 4096, 36864}) {
         for (const std::int64_t n : {1, 8, 9, 16, 17, 100}) {
@@ -77,6 +77,23 @@ TEST(SpmmPlan, DenseSpotsTakeFewerWarps) {
   const SpmmConfig sparse = plan_spmm(problem(27648, 9216, 8, 2100), DeviceLimits{}),
                    dense = plan_spmm(problem(27648, 9216, 8, 4352), DeviceLimits{});
   EXPECT_GT(sparse.groups, dense.groups);
+}
+
+TEST(SpmmPlan, SpreadSumsHaveATicketForEachWarp) {
+  SpmmProblem p = problem(9216, 9216, 16);
+  const SpmmConfig plain = plan_spmm(p, DeviceLimits{});
+  EXPECT_FALSE(plain.spreads_sums);
+  p.shape = SpmmShape{SpmmKernel::mma, plain.row_warps, plain.groups, plain.packs_x, true};
+  const SpmmConfig spread = plan_spmm(p, DeviceLimits{});
+  EXPECT_TRUE(spread.spreads_sums);
+  EXPECT_EQ(spread.ctas, plain.ctas);
+  EXPECT_EQ(spread.tickets, plain.tickets * plain.groups);
+  EXPECT_GE(spread.partial_floats, plain.partial_floats);
+  p.shape.reset();
+  p.format = TileFormat::two_four;
+  EXPECT_TRUE(plan_spmm(p, DeviceLimits{}).spreads_sums);
+  p.n = 128;
+  EXPECT_EQ(plan_spmm(p, DeviceLimits{}).kernel, SpmmKernel::mma);  // it has no wgmma kernel
 }
 
 TEST(SpmmPlan, RefusesEmptyProblems) {

@@ -45,7 +45,7 @@ TEST_P(TileRoundTrip, UnpackOfPackIsIdentity) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, TileRoundTrip,
-                         ::testing::Combine(::testing::Values(TileFormat::bitmap, TileFormat::tiled_csl),
+                         ::testing::Combine(::testing::Values(TileFormat::bitmap, TileFormat::tiled_csl, TileFormat::two_four),
                                             ::testing::Values(DType::f16, DType::bf16),
                                             ::testing::Values(Case{1, 1, 1.0}, Case{16, 128, 0.5}, Case{15, 127, 0.4}, Case{17, 129, 0.4},
                                                               Case{64, 64, 0.0}, Case{64, 256, 1.0}, Case{31, 311, 0.1},
@@ -123,7 +123,7 @@ TEST(TiledWeight, TiledCslWordsAreSpreadOverBanks) {
 TEST(TiledWeight, MalformedRecordsAreNamed) {
   HostAllocator allocator;
   ThreadPool pool(1);
-  for (const TileFormat format : {TileFormat::bitmap, TileFormat::tiled_csl}) {
+  for (const TileFormat format : {TileFormat::bitmap, TileFormat::tiled_csl, TileFormat::two_four}) {
     const OwnedSparseWeight weight = random_weight(40, 300, 0.5, DType::f16, allocator, 5);
     OwnedTiledWeight packed = pack_tiles(weight.view, format, allocator, pool);
     auto* offsets = packed.view.offsets.data<std::int32_t>();
