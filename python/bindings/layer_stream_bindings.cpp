@@ -94,6 +94,7 @@ void bind_layer_stream(nb::module_& module) {
           nb::arg("max_length"))
       .def_prop_ro("num_layers", [](const LayerStream& stream) { return stream.config().num_layers; })
       .def_prop_ro("hidden_size", [](const LayerStream& stream) { return stream.config().hidden_size; })
+      .def_prop_ro("vocab_size", [](const LayerStream& stream) { return stream.config().vocab_size; })
       .def_prop_ro("max_tokens", &LayerStream::max_tokens)
       .def("load_embedding", &unlocked<&LayerStream::load_embedding>)
       .def("load_layer", &load_layer, nb::arg("layer"), nb::arg("replacements"),

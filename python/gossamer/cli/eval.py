@@ -17,6 +17,7 @@ Examples:
   gossamer eval models/smollm2
   gossamer eval models/smollm2 models/smollm2-40 models/smollm2-50
   gossamer eval models/smollm2 --text book.txt --windows 20 --json
+  gossamer eval models/smollm2 models/smollm2-50 --kl
 
 \b
 The text is cut into windows that do not overlap and do not see each other; the first token of each is not predicted.
@@ -38,10 +39,19 @@ window, which is far more precise than comparing two perplexities.
     "--window", type=click.IntRange(min=2), default=None, help="Tokens per window.  [default: 1024, or the model's context if less]"
 )
 @click.option("--windows", "max_windows", type=click.IntRange(min=1), default=None, help="Use only the first so many windows of each text.")
+@click.option(
+    "--kl", is_flag=True, help="Also the Kullback-Leibler divergence of each model's predictions from the first one's, nats per token."
+)
 @click.option("--num-threads", type=click.IntRange(min=1), default=None, help="Threads that run the model.  [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
-    models: tuple[Path, ...], files: tuple[Path, ...], window: int | None, max_windows: int | None, num_threads: int | None, as_json: bool
+    models: tuple[Path, ...],
+    files: tuple[Path, ...],
+    window: int | None,
+    max_windows: int | None,
+    kl: bool,
+    num_threads: int | None,
+    as_json: bool,
 ) -> None:
     """Measure the perplexity of each MODEL on texts, with its standard error.
 
@@ -49,8 +59,12 @@ def command(
     """
     from gossamer import texts
 
+    if kl and len(models) < 2:
+        raise click.UsageError("--kl compares models with the first one; name at least two.")
     results = [_evaluate(model, files or texts.EVALUATION, window, max_windows, num_threads) for model in models]
     _compare_with_first(results)
+    if kl:
+        _add_divergences(models, files or texts.EVALUATION, results, max_windows, num_threads)
     for result in results:
         for entry in result["texts"]:
             del entry["losses"]
@@ -111,6 +125,29 @@ def _compare_with_first(results: list[dict[str, Any]]) -> None:
             entry["loss_difference_se"] = _number(comparison.loss_difference_se)
 
 
+def _add_divergences(
+    models: tuple[Path, ...], files: tuple[Path, ...], results: list[dict[str, Any]], max_windows: int | None, num_threads: int | None
+) -> None:
+    """Give every model but the first its divergence from the first, on every text."""
+    from gossamer.checkpoint import ModelReader
+    from gossamer.evaluate import EvaluationText, compare_layers
+    from gossamer.tokenizer import Tokenizer
+
+    with ModelReader(models[0]) as reader:
+        tokenizer = Tokenizer(reader.side_files()["tokenizer.json"])
+    for index, file in enumerate(files):
+        text = EvaluationText.from_file(file, tokenizer, window=results[0]["texts"][index]["window"], max_windows=max_windows)
+        with tqdm(total=1, desc=f"divergence: {text.name}", disable=None, leave=False) as bar:
+
+            def progress(done: int, total: int, bar: Any = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            found = compare_layers(models[0], models[1:], text, num_threads=num_threads, progress=progress)
+        for result, divergence in zip(results[1:], found, strict=True):
+            result["texts"][index] |= {"kl": divergence.divergence, "kl_se": _number(divergence.divergence_se)}
+
+
 def _number(value: float) -> float | None:
     """JSON has no NaN."""
     return None if math.isnan(value) else value
@@ -132,6 +169,8 @@ def _print_table(results: list[dict[str, Any]]) -> None:
             if len(results) > 1:
                 ratio = entry.get("perplexity_ratio")
                 row[f"÷ {results[0]['model']}"] = "" if ratio is None else _with_error(ratio, entry["perplexity_ratio_se"], 3)
+                if "kl" in results[-1]["texts"][0]:
+                    row[f"KL from {results[0]['model']}"] = _with_error(entry["kl"], entry["kl_se"], 4) if "kl" in entry else ""
             rows.append(row)
     click.echo(markdown(rows))
 
