@@ -1,7 +1,8 @@
 // The SpMM against its rivals, on cold weights. One row of JSON per (kernel, shape, n, sparsity).
 //   spmm_bench --out rows.json [--shapes 4096x4096,...] [--sparsity 0.5,0.6] [--n 8,16] [--dtype f16] [--commit ID] [--fp8 1] [--cusparse
 //   1]
-//              [--warps 4x4,w4x3] (rows x k, w: wgmma, p: packed x, s: spread sums; each is measured, instead of the planner's choice)
+//              [--warps 4x4,w8x2] (rows x k, w: wgmma, ws: warp-specialised, p: packed x, s: spread sums; each is measured, instead of the
+//              planner's choice)
 //              [--formats bitmap,tiled_csl] [--csl-from 0.75] [--two-four-from 0.65] [--expand-from 128] [--dependent-launch 0]
 // Method: i.i.d. random masks, distinct random values; weights rotated over copies of more than 256 MB so that DRAM is really read; CUDA
 // graphs of many launches, replayed; median. cuBLASLt: the fastest of up to 16 heuristics per (shape, n), same rotation. From --expand-from
@@ -253,13 +254,14 @@ struct Options {
   bool bf16 = false, dependent_launch = true;
 };
 
-// 4x4, p4x4, sp4x4 or w4x3: row warps x groups along k; w: the wgmma kernel, p: with packed x, s: with spread sums.
+// 4x4, p4x4, sp4x4, w8x2 or ws8x2: row warps x groups along k; w: the wgmma kernel, ws: the warp-specialised one, p: with packed x, s: with
+// spread sums.
 SpmmShape parse_arrangement(const std::string& text) {
   const std::size_t digits = text.find_first_of("0123456789"), x = text.find('x');
   const std::string flags = text.substr(0, digits);
   const auto has = [&](char flag) { return flags.find(flag) != std::string::npos; };
-  return {has('w') ? SpmmKernel::wgmma : SpmmKernel::mma, std::stoi(text.substr(digits)), std::stoi(text.substr(x + 1)), has('p'),
-          has('s')};
+  const SpmmKernel kernel = !has('w') ? SpmmKernel::mma : has('s') ? SpmmKernel::warp_specialized : SpmmKernel::wgmma;
+  return {kernel, std::stoi(text.substr(digits)), std::stoi(text.substr(x + 1)), has('p'), kernel == SpmmKernel::mma && has('s')};
 }
 
 TileFormat parse_format(const std::string& name) {
@@ -367,7 +369,7 @@ void run_all(const Options& o) {
         SpmmCase spmm(weight.view, format, allocator, pool);
         for (std::size_t i = 0; i < o.ns.size(); ++i) {
           if (o.ns[i] >= o.expand_from) write_row(spmm.run_expanded(o.ns[i], limits), cublas[i], s, sparsity, o.ns[i]);
-          if (o.ns[i] > 256) continue;  // passes over the weight
+          if (o.ns[i] > 256 && !o.arrangements[0]) continue;  // passes over the weight: only where asked for
           for (const auto& arrangement : o.arrangements) {
             const std::optional<Measured> r = spmm.run(o.ns[i], limits, arrangement);
             if (r) write_row(*r, cublas[i], s, sparsity, o.ns[i]);

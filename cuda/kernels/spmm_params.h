@@ -28,6 +28,7 @@ struct SpmmParams {
   bool x_is_aligned = false;     // 16-byte aligned rows and k % 8 == 0: vector loads
   SpmmActivation activation = SpmmActivation::none;
   SpmmOut out_type = SpmmOut::same;
+  std::int32_t stages = 0;  // of the warp-specialised kernel; set by its launcher
 };
 
 }  // namespace gossamer

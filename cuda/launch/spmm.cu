@@ -16,6 +16,10 @@ SpmmLauncher launch_spmm_wgmma_bitmap_f16;
 SpmmLauncher launch_spmm_wgmma_bitmap_bf16;
 SpmmLauncher launch_spmm_wgmma_tiled_csl_f16;
 SpmmLauncher launch_spmm_wgmma_tiled_csl_bf16;
+SpmmLauncher launch_spmm_warp_specialized_bitmap_f16;
+SpmmLauncher launch_spmm_warp_specialized_bitmap_bf16;
+SpmmLauncher launch_spmm_warp_specialized_tiled_csl_f16;
+SpmmLauncher launch_spmm_warp_specialized_tiled_csl_bf16;
 
 namespace {
 
@@ -29,8 +33,8 @@ cudaError_t launch_pack_x(const SpmmParams& params, const SpmmConfig& config, cu
   launch.stream = stream;
   launch.attrs = &overlap;
   launch.numAttrs = config.dependent_launch ? 1 : 0;
-  return cudaLaunchKernelEx(&launch, config.kernel == SpmmKernel::wgmma ? pack_x_kernel<true> : pack_x_kernel<false>, params,
-                            config.n_tiles, config.passes);
+  return cudaLaunchKernelEx(&launch, config.kernel != SpmmKernel::mma ? pack_x_kernel<true> : pack_x_kernel<false>, params, config.n_tiles,
+                            config.passes);
 }
 
 }  // namespace
@@ -44,7 +48,14 @@ cudaError_t launch_spmm(const SpmmParams& params, const SpmmConfig& config, Tile
   static constexpr SpmmLauncher* kWgmma[3][2] = {{launch_spmm_wgmma_bitmap_f16, launch_spmm_wgmma_bitmap_bf16},
                                                  {launch_spmm_wgmma_tiled_csl_f16, launch_spmm_wgmma_tiled_csl_bf16},
                                                  {}};
-  const auto& launchers = config.kernel == SpmmKernel::wgmma ? kWgmma : config.spreads_sums ? kSpread : kMma;
+  static constexpr SpmmLauncher* kWarpSpecialized[3][2] = {
+      {launch_spmm_warp_specialized_bitmap_f16, launch_spmm_warp_specialized_bitmap_bf16},
+      {launch_spmm_warp_specialized_tiled_csl_f16, launch_spmm_warp_specialized_tiled_csl_bf16},
+      {}};
+  const auto& launchers = config.kernel == SpmmKernel::warp_specialized ? kWarpSpecialized
+                          : config.kernel == SpmmKernel::wgmma          ? kWgmma
+                          : config.spreads_sums                         ? kSpread
+                                                                        : kMma;
   SpmmLauncher* const launcher = launchers[static_cast<int>(format)][is_bf16];
   if (launcher == nullptr) return cudaErrorInvalidConfiguration;
   if (config.packs_x) {

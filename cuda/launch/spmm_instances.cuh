@@ -10,9 +10,9 @@
 
 namespace gossamer {
 
-template <class Layout>
-cudaError_t launch_with(void (*kernel)(SpmmParams), const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
-  const int shared = Layout::total(static_cast<int>(config.slot_bytes));
+// shared: what the kernel's layout comes to; a configuration that disagrees is refused.
+inline cudaError_t launch_with(void (*kernel)(SpmmParams), const SpmmParams& params, const SpmmConfig& config, int threads, int shared,
+                               cudaStream_t stream) {
   if (shared != config.shared_bytes) return cudaErrorInvalidConfiguration;
   if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared); error != cudaSuccess) {
     return error;
@@ -22,7 +22,7 @@ cudaError_t launch_with(void (*kernel)(SpmmParams), const SpmmParams& params, co
   overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t launch = {};
   launch.gridDim = dim3(static_cast<unsigned>(config.ctas), static_cast<unsigned>(config.passes));
-  launch.blockDim = dim3(Layout::kWarps * 32);
+  launch.blockDim = dim3(static_cast<unsigned>(threads));
   launch.dynamicSmemBytes = static_cast<std::size_t>(shared);
   launch.stream = stream;
   launch.attrs = &overlap;
@@ -34,8 +34,9 @@ template <class Decoder, bool kIsBf16, int kNTiles, bool kPackedX, bool kSpreads
 cudaError_t launch_mma_shape(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
   const auto launch = [&](auto row_warps, auto groups) {
     constexpr int kRowWarps = decltype(row_warps)::value, kGroups = decltype(groups)::value;
-    return launch_with<SpmmSharedLayout<Decoder, kNTiles, kRowWarps, kGroups>>(
-        spmm_decode_kernel<Decoder, kIsBf16, kNTiles, kRowWarps, kGroups, kPackedX, kSpreadsSums>, params, config, stream);
+    using Layout = SpmmSharedLayout<Decoder, kNTiles, kRowWarps, kGroups>;
+    return launch_with(spmm_decode_kernel<Decoder, kIsBf16, kNTiles, kRowWarps, kGroups, kPackedX, kSpreadsSums>, params, config,
+                       Layout::kWarps * 32, Layout::total(static_cast<int>(config.slot_bytes)), stream);
   };
   using std::integral_constant;
   const int warps = config.row_warps * 100 + config.groups;
@@ -71,8 +72,9 @@ cudaError_t launch_mma(const SpmmParams& params, const SpmmConfig& config, cudaS
 
 template <class Decoder, bool kIsBf16, int kNTiles, int kRowGroups, int kGroups>
 cudaError_t launch_wgmma_instance(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
-  return launch_with<SpmmWgmmaLayout<Decoder, kNTiles, kRowGroups, kGroups>>(
-      spmm_wgmma_kernel<Decoder, kIsBf16, kNTiles, kRowGroups, kGroups>, params, config, stream);
+  using Layout = SpmmWgmmaLayout<Decoder, kNTiles, kRowGroups, kGroups>;
+  return launch_with(spmm_wgmma_kernel<Decoder, kIsBf16, kNTiles, kRowGroups, kGroups>, params, config, Layout::kWarps * 32,
+                     Layout::total(static_cast<int>(config.slot_bytes)), stream);
 }
 
 template <class Decoder, bool kIsBf16>

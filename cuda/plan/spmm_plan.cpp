@@ -9,13 +9,19 @@
 namespace gossamer {
 namespace {
 
+constexpr int kMinStages = 3, kMaxStages = 8;  // of the warp-specialised kernel
+
 std::int64_t up_to_128(std::int64_t bytes) { return (bytes + 127) / 128 * 128; }
 
-// Mirrors SpmmSharedLayout and SpmmWgmmaLayout; the launchers refuse a configuration that disagrees.
+// Mirrors SpmmSharedLayout, SpmmWgmmaLayout and WarpSpecializedLayout; the launchers refuse a configuration that disagrees.
 std::int64_t shared_bytes(const SpmmConfig& c, TileFormat format) {
   const std::int64_t warps = std::int64_t{c.row_warps} * c.groups, scratch = format == TileFormat::bitmap ? 0 : 2048;
   const std::int64_t overread = format == TileFormat::bitmap ? 4 : format == TileFormat::tiled_csl ? 512 : 128;
   if (c.kernel == SpmmKernel::mma) return up_to_128(warps * 16) + warps * (2 * c.n_tiles * 512 + scratch + 2 * c.slot_bytes) + overread;
+  if (c.kernel == SpmmKernel::warp_specialized) {
+    const std::int64_t stage = c.n_tiles * 1024 + c.row_warps / 2 * c.slot_bytes;
+    return c.groups * kMaxStages * 16 + 512 + warps * scratch + c.groups * c.stages * stage + overread;
+  }
   const std::int64_t summed = std::int64_t{std::max(c.groups - 1, 1)} * c.row_warps * 512;  // bytes per fragment
   const std::int64_t rings = warps / 2;
   return up_to_128(rings * 32 + c.groups * 56) + 384 + summed * std::min(c.n_tiles, 2) + std::int64_t{c.groups} * 3 * c.n_tiles * 1024 +
@@ -67,9 +73,10 @@ std::int64_t even_share(std::int64_t super_rows, std::int64_t slots) {
   return slots;
 }
 
-int tiles_per_pass(SpmmKernel kernel, std::int64_t n) {
-  const int most = kernel == SpmmKernel::mma ? 4 : 16;
-  int tiles = 1;
+int tiles_per_pass(const SpmmShape& shape, std::int64_t n) {
+  if (shape.kernel == SpmmKernel::warp_specialized && n > 128) return shape.row_warps * shape.groups > 8 ? 24 : 32;
+  const int most = shape.kernel == SpmmKernel::mma ? 4 : 16;
+  int tiles = shape.kernel == SpmmKernel::warp_specialized ? 4 : 1;
   while (tiles < most && 8 * tiles < n) tiles *= 2;
   return tiles;
 }
@@ -88,10 +95,15 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
     config.kernel = shape.kernel;
     config.row_warps = shape.row_warps;
     config.groups = shape.groups;
-    config.packs_x = shape.packs_x || shape.kernel == SpmmKernel::wgmma || !problem.x_is_aligned;
+    config.packs_x = shape.packs_x || shape.kernel != SpmmKernel::mma || !problem.x_is_aligned;
     config.spreads_sums = shape.spreads_sums || problem.format == TileFormat::two_four;
-    config.n_tiles = tiles_per_pass(shape.kernel, problem.n);
+    config.n_tiles = tiles_per_pass(shape, problem.n);
+    config.stages = shape.kernel == SpmmKernel::warp_specialized ? kMaxStages : 0;
     config.shared_bytes = shared_bytes(config, problem.format);
+    while (config.stages > kMinStages && config.shared_bytes > device.shared_bytes_per_block) {
+      --config.stages;
+      config.shared_bytes = shared_bytes(config, problem.format);
+    }
     const std::int64_t by_registers = resident_by_registers(config);
     resident = std::min(by_registers, device.shared_bytes_per_sm / (config.shared_bytes + 1024));
     if (resident == by_registers && config.shared_bytes <= device.shared_bytes_per_block) break;
@@ -104,6 +116,7 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
   const std::int64_t most = super_rows * std::max<std::int64_t>(1, records / config.groups);
   config.ctas = static_cast<int>(std::min(even_share(super_rows, slots), most));
   config.partial_floats = std::int64_t{config.passes} * config.ctas * 2 * per_super_row * 2 * config.n_tiles * 128;
+  if (config.kernel == SpmmKernel::warp_specialized) config.partial_floats *= config.groups;  // each team leaves a part
   config.tickets = config.passes * super_rows * config.row_warps;
   if (config.spreads_sums) {
     config.partial_floats =
@@ -115,10 +128,11 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
 }
 
 std::string SpmmConfig::to_string() const {
-  return std::string(kernel == SpmmKernel::mma ? "mma" : "wgmma") + ", n tiles " + std::to_string(n_tiles) + ", " +
-         std::to_string(row_warps) + "x" + std::to_string(groups) + " warps" + (packs_x ? ", packed x" : "") +
-         (spreads_sums ? ", spread sums, " : ", ") + std::to_string(ctas) + " ctas, " + std::to_string(passes) + " passes, " +
-         std::to_string(shared_bytes / 1024) + " KiB shared";
+  static constexpr const char* kNames[] = {"mma", "wgmma", "warp-specialised"};
+  return std::string(kNames[static_cast<int>(kernel)]) + ", n tiles " + std::to_string(n_tiles) + ", " + std::to_string(row_warps) + "x" +
+         std::to_string(groups) + " warps" + (packs_x ? ", packed x" : "") + (spreads_sums ? ", spread sums, " : ", ") +
+         std::to_string(ctas) + " ctas, " + (stages != 0 ? std::to_string(stages) + " stages, " : "") + std::to_string(passes) +
+         " passes, " + std::to_string(shared_bytes / 1024) + " KiB shared";
 }
 
 }  // namespace gossamer

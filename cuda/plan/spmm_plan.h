@@ -9,15 +9,16 @@
 
 namespace gossamer {
 
-// mma: spmm_decode.cuh, any GPU from sm_80. wgmma: spmm_wgmma.cuh, sm_90a.
-enum class SpmmKernel { mma, wgmma };
+// mma: spmm_decode.cuh, any GPU from sm_80. wgmma: spmm_wgmma.cuh, sm_90a. warp_specialized: spmm_warp_specialized.cuh, sm_90a; only where
+// a shape asks for it.
+enum class SpmmKernel { mma, wgmma, warp_specialized };
 
 // Which kernel, and how the warps of a CTA are arranged.
 struct SpmmShape {
   SpmmKernel kernel = SpmmKernel::mma;
-  int row_warps = 4;          // over rows, 32 rows each (wgmma: 16); they share activations
+  int row_warps = 4;          // over rows, 32 rows each (16 for wgmma and warp_specialized); they share activations
   int groups = 4;             // along k
-  bool packs_x = false;       // a kernel before puts x in the order of reading; wgmma always does, x that is not aligned needs it
+  bool packs_x = false;       // a kernel before puts x in the order of reading; wgmma always does (both), x that is not aligned needs it
   bool spreads_sums = false;  // mma: all warps of a CTA end a segment (spmm_sums.cuh); two_four always does
 };
 
@@ -43,6 +44,7 @@ struct SpmmConfig {
   int row_warps = 4;
   int groups = 4;
   int ctas = 132;
+  int stages = 0;  // of the warp-specialised kernel: steps along k in flight
   int passes = 1;  // over n; each reads the weight once
   bool packs_x = false;
   bool spreads_sums = false;

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -50,6 +51,7 @@ struct Problem {
   std::int64_t m, k, n;
   double density;
   Pattern pattern;
+  std::optional<SpmmShape> shape = std::nullopt;  // instead of the planner's choice
 };
 
 // A format as the planner runs it, or the bitmap with its sums spread over all warps (spmm_sums.cuh).
@@ -123,7 +125,8 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
   limits.dependent_launch = props.major >= 9;
   limits.wgmma = props.major == 9;
   const bool aligned = p.k % 8 == 0;
-  SpmmProblem problem{format, p.m, p.k, p.n, packed.view.max_record_bytes, aligned, {}};
+  SpmmProblem problem{format, p.m, p.k, p.n, packed.view.max_record_bytes, aligned, p.shape};
+  if (p.shape && !limits.wgmma) GTEST_SKIP() << "no wgmma here";
   if (variant == Variant::bitmap_spread) {
     limits.wgmma = false;
     const SpmmConfig chosen = plan_spmm(problem, limits);
@@ -253,6 +256,23 @@ INSTANTIATE_TEST_SUITE_P(
                                          Problem{9001, 200, 12, 0.4, Pattern::dense_spot}, Problem{257, 1031, 40, 0.5, Pattern::iid},
                                          Problem{9000, 264, 61, 0.3, Pattern::skewed_rows}, Problem{320, 2048, 128, 0.5, Pattern::iid},
                                          Problem{95, 72, 130, 0.2, Pattern::dense_spot})));
+
+constexpr SpmmShape kTwoTeams{SpmmKernel::warp_specialized, 8, 2}, kFourGroups{SpmmKernel::warp_specialized, 16, 1},
+    kSixGroups{SpmmKernel::warp_specialized, 24, 1}, kThreeGroups{SpmmKernel::warp_specialized, 12, 1},
+    kTwoGroups{SpmmKernel::warp_specialized, 8, 1};
+
+INSTANTIATE_TEST_SUITE_P(
+    WarpSpecialized, SpmmOnGpu,
+    ::testing::Combine(
+        ::testing::Values(Variant::bitmap, Variant::tiled_csl), ::testing::Bool(),
+        ::testing::Values(Problem{1, 1, 1, 1.0, Pattern::iid, kTwoTeams}, Problem{127, 1009, 20, 0.3, Pattern::iid, kTwoTeams},
+                          Problem{9001, 520, 32, 0.4, Pattern::iid, kFourGroups}, Problem{9000, 264, 31, 0.2, Pattern::iid, kSixGroups},
+                          Problem{257, 1031, 40, 0.5, Pattern::iid, kTwoTeams},
+                          Problem{9000, 264, 61, 0.3, Pattern::skewed_rows, kFourGroups},
+                          Problem{300, 1000, 64, 0.1, Pattern::skewed_rows, kTwoTeams},
+                          Problem{320, 2048, 128, 0.3, Pattern::iid, kTwoTeams}, Problem{1500, 700, 100, 0.4, Pattern::iid, kThreeGroups},
+                          Problem{600, 512, 128, 0.5, Pattern::empty, kFourGroups}, Problem{1100, 450, 256, 0.4, Pattern::iid, kTwoGroups},
+                          Problem{500, 450, 200, 0.4, Pattern::iid, kThreeGroups}, Problem{200, 640, 515, 0.3, Pattern::iid, kTwoGroups})));
 
 }  // namespace
 }  // namespace gossamer

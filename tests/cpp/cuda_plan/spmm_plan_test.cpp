@@ -73,6 +73,25 @@ TEST(SpmmPlan, ManyTokensRunOnWarpgroups) {
   EXPECT_EQ(plan_spmm(problem(27648, 9216, 128), a100).kernel, SpmmKernel::mma);
 }
 
+TEST(SpmmPlan, WarpSpecializedWhereAskedForWithAsManyStagesAsFit) {
+  SpmmProblem p = problem(27648, 9216, 64, 1900);
+  p.shape = SpmmShape{SpmmKernel::warp_specialized, 16, 1};
+  const SpmmConfig c = plan_spmm(p, DeviceLimits{});
+  EXPECT_EQ(c.kernel, SpmmKernel::warp_specialized);
+  EXPECT_EQ(c.n_tiles, 8);
+  EXPECT_TRUE(c.packs_x);
+  EXPECT_GE(c.stages, 6);
+  EXPECT_LE(c.shared_bytes, DeviceLimits{}.shared_bytes_per_block);
+  p.max_record_bytes = 4352;  // a record without a zero
+  EXPECT_LT(plan_spmm(p, DeviceLimits{}).stages, c.stages);
+  p.format = TileFormat::tiled_csl;
+  p.max_record_bytes = 8208;
+  EXPECT_THROW(plan_spmm(p, DeviceLimits{}), InvalidArgument);  // three stages do not fit
+  p = problem(4096, 4096, 1000, 1900);
+  p.shape = SpmmShape{SpmmKernel::warp_specialized, 8, 1};
+  EXPECT_EQ(plan_spmm(p, DeviceLimits{}).passes, 4);  // of 256 tokens
+}
+
 TEST(SpmmPlan, DenseSpotsTakeFewerWarps) {
   const SpmmConfig sparse = plan_spmm(problem(27648, 9216, 8, 2100), DeviceLimits{}),
                    dense = plan_spmm(problem(27648, 9216, 8, 4352), DeviceLimits{});

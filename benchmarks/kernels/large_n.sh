@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The SpMM for many tokens on the GPU at hand: checks the kernels, times their arrangements beside cuBLASLt, prints geometric means.
+#   benchmarks/kernels/large_n.sh OUT_FOLDER [BUILD_FOLDER]      (an H100; about 4 minutes once built)
+# SHAPES, SPARSITY and NS narrow it; SANITIZE=1 runs the check under compute-sanitizer too; PROFILE=1 adds ncu reports.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=${1:?usage: $0 OUT_FOLDER [BUILD_FOLDER]} build=${2:-build/large_n}
+mkdir -p "$out"
+if [ ! -x "$build/benchmarks/kernels/spmm_bench" ] || [ ! -x "$build/tests/cpp/test_gpu" ]; then
+  cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DGOSSAMER_CUDA=ON -DGOSSAMER_BUILD_TESTS=ON -DGOSSAMER_BUILD_BENCHMARKS=ON \
+    -DGOSSAMER_CUDA_ARCHITECTURES=90a
+  cmake --build "$build" --target spmm_bench test_gpu -j "$(nproc)"
+fi
+bench=$build/benchmarks/kernels/spmm_bench test=$build/tests/cpp/test_gpu
+commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+shapes=${SHAPES:-27648x9216,28672x4096,8192x8192,4096x14336,4096x4096} sparsity=${SPARSITY:-0.5,0.6,0.7,0.8,0.9}
+
+timeout 120 "$test" --gtest_filter='WarpSpecialized/*'
+if [ "${SANITIZE:-0}" = 1 ]; then
+  for tool in memcheck racecheck synccheck initcheck; do
+    timeout 120 compute-sanitizer --tool $tool --error-exitcode 1 "$test" --gtest_filter='WarpSpecialized/*:-*/*9000*' | tail -2
+  done
+fi
+
+measure() {  # N ARRANGEMENTS
+  case ",${NS:-32,64,128,256,512,1024}," in *",$1,"*) ;; *) return 0 ;; esac
+  timeout 300 "$bench" --shapes "$shapes" --sparsity "$sparsity" --n "$1" --warps "$2" --csl-from 0.8 --commit "$commit" --out "$out/n$1.json"
+}
+measure 32 p4x4,ws8x2,ws16x1,ws24x1
+measure 64 w8x2,w16x1,ws8x2,ws16x1
+measure 128 w8x2,w16x1,ws8x2,ws12x1,ws16x1
+sparsity=${SPARSITY:-0.6,0.8}
+measure 256 w16x1,ws8x1,ws12x1
+measure 512 ws8x1,ws12x1
+measure 1024 ws8x1,ws12x1
+python3 benchmarks/kernels/geometric_means.py "$out"/n*.json
+
+if [ "${PROFILE:-0}" = 1 ]; then
+  for case in "64 ws16x1" "128 ws12x1" "256 ws8x1"; do
+    set -- $case
+    ncu --set full -k regex:warp_specialized -s 1 -c 1 -f -o "$out/profile_n$1" \
+      "$bench" --shapes 28672x4096 --sparsity 0.6 --n "$1" --warps "$2" --expand-from 100000 --out "$out/profiled.json"
+  done
+fi

@@ -1,0 +1,35 @@
+// Dispatch from a SpmmConfig to an instance of the warp-specialised kernel, for one format and one value type.
+#pragma once
+
+#include "kernels/spmm_warp_specialized.cuh"
+#include "launch/spmm_instances.cuh"
+
+namespace gossamer {
+
+template <class Tile, bool kIsBf16, int kNTiles, int kRowGroups, int kGroups>
+cudaError_t launch_warp_specialized_instance(SpmmParams params, const SpmmConfig& config, cudaStream_t stream) {
+  using Layout = WarpSpecializedLayout<Tile, kNTiles, kRowGroups, kGroups>;
+  if (config.stages < Layout::kMinStages || config.stages > Layout::kMaxStages) return cudaErrorInvalidConfiguration;
+  params.stages = config.stages;
+  return launch_with(spmm_warp_specialized_kernel<Tile, kIsBf16, kNTiles, kRowGroups, kGroups>, params, config, Layout::kThreads,
+                     Layout::total(static_cast<int>(config.slot_bytes), config.stages), stream);
+}
+
+template <class Tile, bool kIsBf16>
+cudaError_t launch_warp_specialized(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
+  switch (config.n_tiles * 10000 + config.row_warps * 100 + config.groups) {
+    case 40802: return launch_warp_specialized_instance<Tile, kIsBf16, 4, 2, 2>(params, config, stream);
+    case 41601: return launch_warp_specialized_instance<Tile, kIsBf16, 4, 4, 1>(params, config, stream);
+    case 42401: return launch_warp_specialized_instance<Tile, kIsBf16, 4, 6, 1>(params, config, stream);
+    case 80802: return launch_warp_specialized_instance<Tile, kIsBf16, 8, 2, 2>(params, config, stream);
+    case 81601: return launch_warp_specialized_instance<Tile, kIsBf16, 8, 4, 1>(params, config, stream);
+    case 160802: return launch_warp_specialized_instance<Tile, kIsBf16, 16, 2, 2>(params, config, stream);
+    case 161201: return launch_warp_specialized_instance<Tile, kIsBf16, 16, 3, 1>(params, config, stream);
+    case 161601: return launch_warp_specialized_instance<Tile, kIsBf16, 16, 4, 1>(params, config, stream);
+    case 241201: return launch_warp_specialized_instance<Tile, kIsBf16, 24, 3, 1>(params, config, stream);
+    case 320801: return launch_warp_specialized_instance<Tile, kIsBf16, 32, 2, 1>(params, config, stream);
+  }
+  return cudaErrorInvalidConfiguration;
+}
+
+}  // namespace gossamer

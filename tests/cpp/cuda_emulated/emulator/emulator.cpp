@@ -1,0 +1,381 @@
+#include "emulator.h"
+
+#include <ucontext.h>
+
+#include <array>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+BuiltIn threadIdx, blockIdx, gridDim;
+
+namespace gossamer {
+
+alignas(128) std::uint8_t shared[232448];
+
+namespace emulator {
+namespace {
+
+constexpr std::size_t kStackBytes = 96 << 10;
+
+struct Thread {
+  ucontext_t context;
+  std::unique_ptr<std::uint8_t[]> stack = std::make_unique<std::uint8_t[]>(kStackBytes);
+  bool (*is_ready)(void*) = nullptr;  // of what it waits for
+  void* condition = nullptr;
+};
+
+struct Barrier {  // mbarrier
+  std::uint32_t arrivals = 0, pending = 0;
+  std::int64_t bytes = 0;  // announced, not there yet
+  std::uint64_t phases = 0;
+};
+
+struct Copy {
+  std::uint32_t to, bytes, barrier;
+  const std::uint8_t* from;
+};
+
+struct Product {
+  float (*d[32])[4];
+  const std::uint32_t* a[32];
+  std::uint64_t descriptor;
+  int n_tiles;
+  bool is_bf16;
+  std::uint64_t group;
+};
+
+struct Warp {
+  std::array<std::uint32_t, 32> offered{}, shown{};
+  unsigned arrived = 0;
+  std::uint64_t generation = 0;
+  Collective kind{};
+  int operand = 0;
+  Product collected{};
+  std::deque<Product> products;  // not executed
+  std::vector<std::uint64_t> descriptors;
+  std::uint64_t executed = 0, groups = 0;
+  std::uint64_t issued() const { return descriptors.size(); }
+};
+
+struct NamedBarrier {
+  unsigned arrived = 0;
+  std::uint64_t generation = 0;
+};
+
+struct Descriptor {
+  std::uint32_t start, k_stride, n_stride;
+  explicit Descriptor(std::uint64_t bits)
+      : start((bits & 0x3fffU) << 4), k_stride((bits >> 16 & 0x3fffU) << 4), n_stride((bits >> 32 & 0x3fffU) << 4) {}
+  std::uint32_t end(int n_tiles) const { return start + k_stride + static_cast<std::uint32_t>(n_tiles - 1) * n_stride + 128; }
+};
+
+class Block {
+ public:
+  Block(unsigned threads, std::uint32_t shared_bytes, std::uint64_t seed, const std::function<void()>& kernel)
+      : shared_bytes_(shared_bytes), kernel_(kernel), random_(seed), threads_(threads), warps_((threads + 31) / 32) {
+    std::memset(shared, 0xcd, sizeof shared);
+  }
+
+  void run();
+  void enter() {
+    try {
+      kernel_();
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+    --alive_;
+    setcontext(&scheduler_);
+  }
+  template <class Condition>
+  void wait_until(Condition condition) {
+    while (!condition()) {
+      Thread& t = threads_[thread_];
+      t.is_ready = [](void* p) { return (*static_cast<Condition*>(p))(); };
+      t.condition = &condition;
+      swapcontext(&t.context, &scheduler_);
+    }
+  }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw std::runtime_error("block " + std::to_string(blockIdx.x) + ", thread " + std::to_string(thread_) + ": " + what);
+  }
+
+  unsigned size() const { return static_cast<unsigned>(threads_.size()); }
+  Warp& warp() { return warps_[thread_ / 32]; }
+  unsigned lane() const { return thread_ % 32; }
+
+  // All lanes of the warp come here; the last one acts.
+  template <class Act>
+  void meet(const Act& act) {
+    Warp& w = warp();
+    const std::uint64_t generation = w.generation;
+    if (++w.arrived == std::min<unsigned>(32, static_cast<unsigned>(threads_.size()))) {
+      w.arrived = 0;
+      act(w);
+      ++w.generation;
+    }
+    wait_until([&w, generation] { return w.generation > generation; });
+  }
+  std::uint32_t collective(Collective kind, std::uint32_t value, int operand) {
+    Warp& w = warp();
+    if (w.arrived != 0 && (w.kind != kind || w.operand != operand)) fail("lanes of a warp meet in different instructions");
+    w.kind = kind;
+    w.operand = operand;
+    w.offered[lane()] = value;
+    meet([](Warp& all) { all.shown = all.offered; });
+    const std::uint32_t from = static_cast<std::uint32_t>(operand);
+    switch (kind) {
+      case Collective::sync: return 0;
+      case Collective::shuffle: return w.shown[from];
+      case Collective::scan: return value + (lane() >= from ? w.shown[lane() - from] : 0);
+      case Collective::sum: return std::accumulate(w.shown.begin(), w.shown.end(), std::uint32_t{0});
+    }
+    return 0;
+  }
+  void block_barrier(int id, unsigned count) {
+    NamedBarrier& b = named_[static_cast<std::size_t>(id)];
+    const std::uint64_t generation = b.generation;
+    if (++b.arrived == count) {
+      b.arrived = 0;
+      ++b.generation;
+    }
+    wait_until([&b, generation] { return b.generation > generation; });
+  }
+
+  std::uint8_t* access(std::uint32_t address, std::uint32_t bytes, const char* what) {
+    if (address % bytes != 0) fail(std::string(what) + " at a misaligned address");
+    if (address + bytes > shared_bytes_) fail(std::string(what) + " beyond shared memory");
+    for (const Copy& c : copies_) {
+      if (address < c.to + c.bytes && c.to < address + bytes) fail(std::string(what) + " where a copy is on its way");
+    }
+    return shared + address;
+  }
+  Barrier& barrier(std::uint32_t address) {
+    if (address % 8 != 0 || address / 8 >= barriers_.size() || barriers_[address / 8].arrivals == 0)
+      fail("no barrier was initialised there");
+    return barriers_[address / 8];
+  }
+  void barrier_init(std::uint32_t address, std::uint32_t arrivals) {
+    if (address / 8 >= barriers_.size()) barriers_.resize(address / 8 + 1);
+    barriers_[address / 8] = {arrivals, arrivals, 0, 0};
+  }
+  void barrier_arrive(Barrier& b, std::uint32_t expected_bytes) {
+    if (b.pending == 0) fail("more arrivals at a barrier than its phase has");
+    b.bytes += expected_bytes;
+    --b.pending;
+    end_phase(b);
+  }
+  static void end_phase(Barrier& b) {
+    if (b.pending != 0 || b.bytes != 0) return;
+    b.pending = b.arrivals;
+    ++b.phases;
+  }
+  void bulk_copy(const Copy& copy) {
+    if (copy.to % 16 != 0 || copy.bytes % 16 != 0 || reinterpret_cast<std::uintptr_t>(copy.from) % 16 != 0) fail("a misaligned bulk copy");
+    if (copy.to + copy.bytes > shared_bytes_) fail("a copy beyond shared memory");
+    for (const Warp& w : warps_) {
+      for (const Product& p : w.products) {
+        const Descriptor b(p.descriptor);
+        if (copy.to < b.end(p.n_tiles) && b.start < copy.to + copy.bytes) fail("a copy over what a product still reads");
+      }
+    }
+    copies_.push_back(copy);
+  }
+
+  void wgmma(float (*d)[4], const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, bool is_bf16) {
+    Warp& w = warp();
+    w.collected.d[lane()] = d;
+    w.collected.a[lane()] = a;
+    if (b >> 46 != 0) fail("a descriptor with fields that the emulator does not know");
+    meet([&](Warp& all) {
+      all.collected.descriptor = b;
+      all.collected.n_tiles = n_tiles;
+      all.collected.is_bf16 = is_bf16;
+      all.collected.group = all.groups;
+      all.products.push_back(all.collected);
+      all.descriptors.push_back(b);
+      const std::size_t first = thread_ / 128 * 4;
+      for (std::size_t i = first; i < first + 4; ++i) {
+        if (warps_[i].issued() >= all.issued() && warps_[i].descriptors[all.issued() - 1] != b)
+          fail("warps of a warpgroup disagree about b");
+      }
+    });
+  }
+  void wgmma_wait(int pending) {
+    Warp& w = warp();
+    const unsigned index = thread_ / 32;
+    meet([](Warp&) {});
+    const std::uint64_t groups = w.groups < static_cast<std::uint64_t>(pending) ? 0 : w.groups - static_cast<std::uint64_t>(pending);
+    while (!w.products.empty() && w.products.front().group < groups) {
+      wait_until([&] { return w.products.empty() || w.products.front().group >= groups || may_execute(index); });
+      if (!w.products.empty() && w.products.front().group < groups) execute(w);
+    }
+  }
+
+ private:
+  bool may_execute(std::size_t index) const {  // the other warps of the warpgroup have come as far
+    const std::size_t first = index / 4 * 4;
+    for (std::size_t i = first; i < first + 4; ++i) {
+      if (warps_[i].issued() <= warps_[index].executed) return false;
+    }
+    return true;
+  }
+  void execute(Warp& w);
+  bool land_a_copy() {
+    if (copies_.empty()) return false;
+    const std::size_t i = random_() % copies_.size();
+    const Copy c = copies_[i];
+    copies_.erase(copies_.begin() + static_cast<std::ptrdiff_t>(i));
+    std::memcpy(shared + c.to, c.from, c.bytes);
+    Barrier& b = barrier(c.barrier);
+    b.bytes -= c.bytes;
+    end_phase(b);
+    return true;
+  }
+  void execute_early() {
+    const std::size_t i = random_() % warps_.size();
+    if (i / 4 * 4 + 4 <= warps_.size() && !warps_[i].products.empty() && may_execute(i)) execute(warps_[i]);
+  }
+
+  std::uint32_t shared_bytes_;
+  const std::function<void()>& kernel_;
+  std::minstd_rand random_;
+  std::vector<Thread> threads_;
+  std::vector<Warp> warps_;
+  std::vector<Barrier> barriers_;
+  std::array<NamedBarrier, 16> named_;
+  std::vector<Copy> copies_;
+  ucontext_t scheduler_;
+  unsigned thread_ = 0, alive_ = 0;
+  std::exception_ptr error_;
+};
+
+Block* block = nullptr;
+
+void enter_thread() { block->enter(); }
+
+float value_of(std::uint16_t bits, bool is_bf16) { return is_bf16 ? to_float(BFloat16{bits}) : to_float(Float16{bits}); }
+
+// m64nNk16, one warp's 16 rows: fragments as in PTX's "register fragments for wgmma", b as core matrices of 8 tokens x 8 values.
+void Block::execute(Warp& w) {
+  const Product p = w.products.front();
+  w.products.pop_front();
+  ++w.executed;
+  const Descriptor b(p.descriptor);
+  float a[16][16];
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int e = 0; e < 8; ++e) {
+      const auto bits = static_cast<std::uint16_t>(p.a[lane][e / 2] >> (16 * (e % 2)));
+      a[lane / 4 + 8 * (e / 2 % 2)][2 * (lane % 4) + e % 2 + 8 * (e / 4)] = value_of(bits, p.is_bf16);
+    }
+  }
+  for (int n = 0; n < 8 * p.n_tiles; ++n) {
+    float column[16];
+    for (int k = 0; k < 16; ++k) {
+      const std::uint32_t address = b.start + static_cast<std::uint32_t>(k / 8) * b.k_stride +
+                                    static_cast<std::uint32_t>(n / 8) * b.n_stride + static_cast<std::uint32_t>(n % 8 * 16 + k % 8 * 2);
+      std::uint16_t bits;
+      std::memcpy(&bits, access(address, 2, "a product's read"), 2);
+      column[k] = value_of(bits, p.is_bf16);
+    }
+    for (int row = 0; row < 16; ++row) {
+      float sum = 0;
+      for (int k = 0; k < 16; ++k) sum += a[row][k] * column[k];
+      p.d[row % 8 * 4 + n % 8 / 2][n / 8][n % 2 + row / 8 * 2] += sum;
+    }
+  }
+}
+
+void Block::run() {
+  block = this;
+  alive_ = static_cast<unsigned>(threads_.size());
+  std::vector<unsigned> ready(alive_), waiting;
+  std::iota(ready.begin(), ready.end(), 0U);
+  for (Thread& t : threads_) {
+    getcontext(&t.context);
+    t.context.uc_stack.ss_sp = t.stack.get();
+    t.context.uc_stack.ss_size = kStackBytes;
+    t.context.uc_link = nullptr;
+    makecontext(&t.context, enter_thread, 0);
+  }
+  while (alive_ != 0) {
+    if (random_() % 64 == 0) land_a_copy();
+    if (random_() % 64 == 0) execute_early();
+    if (ready.empty()) {
+      for (std::size_t i = 0; i < waiting.size();) {
+        const Thread& t = threads_[waiting[i]];
+        if (!t.is_ready(t.condition)) {
+          ++i;
+          continue;
+        }
+        ready.push_back(waiting[i]);
+        waiting[i] = waiting.back();
+        waiting.pop_back();
+      }
+      if (ready.empty() && !land_a_copy()) fail("deadlock: " + std::to_string(alive_) + " threads wait, nothing is on its way");
+      continue;
+    }
+    const std::size_t i = random_() % ready.size();
+    thread_ = ready[i];
+    ready[i] = ready.back();
+    ready.pop_back();
+    threadIdx.x = thread_;
+    const unsigned alive_before = alive_;
+    swapcontext(&scheduler_, &threads_[thread_].context);
+    if (error_) std::rethrow_exception(error_);
+    if (alive_ == alive_before) waiting.push_back(thread_);
+  }
+  if (!copies_.empty()) fail("the block ended with copies on their way");
+}
+
+}  // namespace
+
+void run(const Grid& grid, std::uint32_t shared_bytes, std::uint64_t seed, const std::function<void()>& kernel) {
+  gridDim = {grid.blocks_x, grid.blocks_y};
+  std::vector<unsigned> order(grid.blocks_x * grid.blocks_y);
+  std::iota(order.begin(), order.end(), 0U);
+  std::mt19937_64 random(seed);
+  std::shuffle(order.begin(), order.end(), random);
+  for (const unsigned i : order) {
+    blockIdx = {i % grid.blocks_x, i / grid.blocks_x};
+    Block(grid.threads, shared_bytes, random(), kernel).run();
+  }
+}
+
+std::uint32_t warp_collective(Collective kind, std::uint32_t value, int operand) { return block->collective(kind, value, operand); }
+void block_barrier(int id, unsigned threads) { block->block_barrier(id, threads); }
+std::uint8_t* shared_read(std::uint32_t address, std::uint32_t bytes) { return block->access(address, bytes, "a read"); }
+std::uint8_t* shared_write(std::uint32_t address, std::uint32_t bytes) { return block->access(address, bytes, "a write"); }
+void barrier_init(std::uint32_t barrier, std::uint32_t arrivals) { block->barrier_init(barrier, arrivals); }
+void barrier_arrive(std::uint32_t barrier, std::uint32_t bytes) { block->barrier_arrive(block->barrier(barrier), bytes); }
+void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
+  block->wait_until([&] { return block->barrier(barrier).phases % 2 != parity; });
+}
+void bulk_copy(std::uint32_t shared, const void* global, std::uint32_t bytes, std::uint32_t barrier) {
+  block->bulk_copy({shared, bytes, barrier, static_cast<const std::uint8_t*>(global)});
+}
+void change_registers(int /*count*/, bool /*is_increase*/) {
+  block->meet([](Warp&) {});
+}
+void wgmma(float (*d)[4], const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, bool is_bf16) {
+  block->wgmma(d, a, b, n_tiles, is_bf16);
+}
+void wgmma_commit() {
+  block->meet([](Warp& w) { ++w.groups; });
+}
+void wgmma_wait(int pending) { block->wgmma_wait(pending); }
+
+}  // namespace emulator
+}  // namespace gossamer
+
+void __syncthreads() { gossamer::emulator::block->block_barrier(0, gossamer::emulator::block->size()); }
+void __syncwarp() { gossamer::emulator::warp_collective(gossamer::emulator::Collective::sync, 0, 0); }
+std::uint32_t __shfl_sync(std::uint32_t /*mask*/, std::uint32_t value, int lane) {
+  return gossamer::emulator::warp_collective(gossamer::emulator::Collective::shuffle, value, lane);
+}

@@ -1,0 +1,43 @@
+// Runs CUDA kernels on the host, one block after the other: the kernel's own source, compiled against device/ptx.cuh and ptx_wgmma.cuh of
+// this folder. What a GPU does at its leisure happens here as late, or in as odd an order, as it may:
+//
+//   threads        are fibers, run in random order until they wait
+//   bulk copies    land at a random time, whole; until then nobody may read where they go
+//   wgmma          reads its registers and shared memory, and writes its sums, only when a wait makes it
+//
+// Deadlocks, misaligned or unfilled reads, and copies over what products still read throw. One thread of the host at a time.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <functional>
+
+#include "core/dtype.h"
+#include "cuda_keywords.h"
+
+namespace gossamer::emulator {
+
+struct Grid {
+  unsigned blocks_x = 1, blocks_y = 1, threads = 32;
+};
+// Every block of the grid, in an order that depends on the seed. Throws std::runtime_error: what went wrong, in which thread.
+void run(const Grid& grid, std::uint32_t shared_bytes, std::uint64_t seed, const std::function<void()>& kernel);
+
+// ---- what device/*.cuh are made of; only inside run().
+enum class Collective { sync, shuffle, scan, sum };
+std::uint32_t warp_collective(Collective kind, std::uint32_t value, int operand);
+void block_barrier(int id, unsigned threads);
+std::uint8_t* shared_read(std::uint32_t address, std::uint32_t bytes);   // checked: in bounds, aligned, no copy on its way there
+std::uint8_t* shared_write(std::uint32_t address, std::uint32_t bytes);  // likewise
+void barrier_init(std::uint32_t barrier, std::uint32_t arrivals);
+void barrier_arrive(std::uint32_t barrier, std::uint32_t expected_bytes);
+void barrier_wait(std::uint32_t barrier, std::uint32_t parity);
+void bulk_copy(std::uint32_t shared, const void* global, std::uint32_t bytes, std::uint32_t barrier);
+void change_registers(int count, bool is_increase);
+
+// One lane's part of a warpgroup product of n_tiles x 8 tokens; d and a must stay valid until a wait.
+void wgmma(float (*d)[4], const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, bool is_bf16);
+void wgmma_commit();
+void wgmma_wait(int pending);
+
+}  // namespace gossamer::emulator
