@@ -21,6 +21,7 @@ void register_errors();
 void bind_runtime(nb::module_& module);
 void bind_checkpoint(nb::module_& module);
 void bind_layer_stream(nb::module_& module);
+void bind_cost(nb::module_& module);
 void bind_testing(nb::module_& module);
 void bind_testing_sparse(nb::module_& module);
 

@@ -60,6 +60,7 @@ NB_MODULE(_core, module) {
   bind_runtime(module);
   bind_checkpoint(module);
   bind_layer_stream(module);
+  bind_cost(module);
   nb::module_ testing = module.def_submodule("testing", "Parts of the core for tests; may change at any time.");
   bind_testing(testing);
   bind_testing_sparse(testing);

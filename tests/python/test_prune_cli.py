@@ -1,13 +1,17 @@
 """`gossamer prune` from the outside."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny_model as tiny
 from click.testing import CliRunner
 from test_prune_pipeline import make_model
 
 from gossamer.checkpoint import ModelReader
 from gossamer.cli import cli
+from gossamer.cli.amounts import Size
 from gossamer.cli.prune import outputs
 
 
@@ -44,7 +48,12 @@ def test_names_of_several_outputs():
         (["--sparsity", "40"], "40 is not between 0 and 1"),
         (["--sparsity", "half"], "'half' is not a fraction"),
         (["--sparsity", "0.5,0.5"], "names a fraction twice"),
-        ([], "Missing option '--sparsity'"),
+        ([], "Give one of --sparsity, --pattern, --target-bytes and --target-speedup"),
+        (["--sparsity", "0.5", "--target-bytes", "1MB"], "Give one of"),
+        (["--pattern", "4:2"], "'4:2' is not N:M"),
+        (["--pattern", "1:3"], "'1:3' is not N:M"),
+        (["--target-bytes", "big"], "'big' is not a size such as 180MB"),
+        (["--target-speedup", "1"], "not in the range x>1"),
         (["--sparsity", "0.5", "--method", "obs"], "'obs' is not one of 'auto', 'alps', 'sparsegpt', 'wanda', 'magnitude'"),
         (["--sparsity", "0.5", "--method", "magnitude", "--calibration", __file__], "of no use with --method magnitude"),
     ],
@@ -54,6 +63,38 @@ def test_wrong_usage(model, tmp_path, args, message):
     assert result.exit_code == 2
     assert message in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pattern(model, tmp_path):
+    result = run(model, tmp_path / "out", "--pattern", "2:4", "--method", "magnitude")
+    assert result.exit_code == 0, result.output
+    with ModelReader(tmp_path / "out") as reader:
+        assert reader.manifest.pruning == {"method": "magnitude", "sparsity": 0.5, "calibration_sha256": None, "pattern": "2:4"}
+        weight = reader.dense("model.layers.0.mlp.up_proj.weight")
+    assert (np.count_nonzero(weight.reshape(-1, 4), axis=1) == 2).all()
+
+
+@pytest.mark.parametrize(("text", "size"), [("180MB", 180_000_000), ("1.5GiB", 1_610_612_736), ("4096", 4096), ("2 kb", 2000)])
+def test_sizes(text, size):
+    assert Size().convert(text, None, None) == size
+
+
+def test_a_size_or_a_speed_is_turned_into_a_sparsity(tmp_path):
+    model = tiny.write_model(tmp_path / "dense")
+    for amount, expected in ((["--target-bytes", "1320000"], 0.7), (["--target-speedup", "1.2", "--target-device", "cpu"], 0.5)):
+        result = run(model, tmp_path / "out", "--method", "magnitude", "--overwrite", *amount)
+        assert result.exit_code == 0, result.output
+        found = float(re.search(r"That takes a sparsity of ([\d.]+)%", result.output)[1]) / 100
+        assert found == pytest.approx(expected, abs=0.25)
+        with ModelReader(tmp_path / "out") as reader:
+            assert reader.manifest.pruning["sparsity"] == found
+    assert sum(f.stat().st_size for f in (tmp_path / "out").iterdir()) < 1_320_000
+
+
+def test_kept_projections(model, tmp_path):
+    result = run(model, tmp_path / "out", "--sparsity", "0.5", "--method", "magnitude", "--keep", "*.down_proj.*")
+    assert result.exit_code == 0, result.output
+    assert "50.00% of 1,280 projection weights are zero" in result.output
 
 
 def test_a_missing_model(tmp_path):

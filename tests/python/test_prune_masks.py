@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gossamer.prune import masks
-from gossamer.prune.masks import keep_masks, num_dropped
+from gossamer.prune.masks import keep_masks, num_dropped, pattern_mask
 from gossamer.prune.select import is_prunable
 
 
@@ -43,6 +43,22 @@ def test_random_weights(dtype, method):
     for mask, sparsity in zip(keep_masks(weight, [0.3, 0.5], norms), [0.3, 0.5], strict=True):
         np.testing.assert_array_equal(mask, by_sorting(weight, sparsity, norms))
         assert (mask.sum(axis=1) == 129 - num_dropped(129, sparsity)).all()
+
+
+@pytest.mark.parametrize("pattern", [(2, 4), (1, 2), (3, 8)])
+@pytest.mark.parametrize("with_norms", [False, True])
+def test_patterns_are_the_sort_within_every_group(pattern, with_norms):
+    rng = np.random.default_rng(2)
+    weight = rng.integers(-3, 4, (9, 26)).astype(np.float16)
+    norms = rng.integers(1, 4, 26).astype(np.float64) if with_norms else None
+    found = pattern_mask(weight, pattern, norms)
+    drop, group = pattern
+    whole = 26 // group * group
+    for begin in range(0, whole, group):
+        part = weight[:, begin : begin + group]
+        expected = by_sorting(part, drop / group, None if norms is None else norms[begin : begin + group])
+        np.testing.assert_array_equal(found[:, begin : begin + group], expected)
+    np.testing.assert_array_equal(found[:, whole:], weight[:, whole:] != 0)
 
 
 def test_blocks_do_not_show(monkeypatch):

@@ -11,6 +11,7 @@ import click
 from tqdm import tqdm
 
 from gossamer.checkpoint import ModelReader, is_model_directory
+from gossamer.cli.amounts import Pattern, Size, Sparsities
 
 __all__ = ["command"]
 
@@ -20,6 +21,9 @@ Examples:
   gossamer prune models/smollm2 models/smollm2 --sparsity 0.3,0.4,0.5
   gossamer prune models/llama models/llama-50 --sparsity 0.5 --calibration book.txt --calibration chats.jsonl
   gossamer prune hf/llama models/llama-mag50 --sparsity 0.5 --method magnitude
+  gossamer prune models/llama models/llama-small --target-bytes 9GB --keep '*.layers.0.*'
+  gossamer prune models/llama models/llama-fast --target-speedup 1.5 --target-device h100
+  gossamer prune models/llama models/llama-24 --pattern 2:4
 
 \b
 With several sparsities, OUT gets the percentage appended: the second example makes models/smollm2-30, -40 and -50.
@@ -28,36 +32,30 @@ template. An interrupted run resumes when it is started again.
 """
 
 
-class Sparsities(click.ParamType):
-    """One fraction, or several separated by commas."""
-
-    name = "fraction[,fraction…]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            fractions = tuple(float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a fraction such as 0.5, nor several such as 0.3,0.4,0.5", param, ctx)
-        for fraction in fractions:
-            if not 0 < fraction < 1:
-                self.fail(f"{fraction:g} is not between 0 and 1; the fraction of weights to drop, 0.5 for half of them", param, ctx)
-        if len(set(fractions)) != len(fractions):
-            self.fail(f"{value!r} names a fraction twice", param, ctx)
-        return fractions
-
-
 @click.command(epilog=EXAMPLES)
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--sparsity", type=Sparsities(), required=True, help="Fraction of every projection's weights to drop.")
+@click.option("--sparsity", type=Sparsities(), help="Fraction of the projections' weights to drop.")
+@click.option("--pattern", type=Pattern(), help="Keep N of every M weights of a row instead, 2:4 for example.")
+@click.option("--target-bytes", type=Size(), help="Or as sparse as makes the model so small on disk.")
+@click.option(
+    "--target-speedup",
+    type=click.FloatRange(min=1, min_open=True),
+    help="Or as sparse as makes the weight products of a decode step so much faster, by the cost model of --target-device.",
+)
+@click.option(
+    "--target-device",
+    type=click.Choice(["auto", "cpu", "h100"]),
+    default="auto",
+    help="cpu: time goes with the bytes of the weights; h100: the kernels' measured times, 8 tokens a step; auto: what this machine has.",
+)
 @click.option(
     "--method",
     type=click.Choice(["auto", "alps", "sparsegpt", "wanda", "magnitude"]),
     default="auto",
     help="From best to fastest; auto is alps that also undoes part of what pruning did to the layers before.",
 )
+@click.option("--keep", multiple=True, metavar="PATTERN", help="Leave projections called like this as they are; may be repeated.")
 @click.option(
     "--calibration",
     "files",
@@ -70,50 +68,88 @@ class Sparsities(click.ParamType):
 @click.option("--num-threads", type=click.IntRange(min=1), default=None, help="Threads that run the model.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace models that are there already.")
 @click.option("--allow-nonfinite", is_flag=True, help="Keep NaN and infinite weights instead of refusing them.")
-def command(
-    model: Path,
-    out: Path,
-    sparsity: tuple[float, ...],
-    method: str,
-    files: tuple[Path, ...],
-    calibration_tokens: int,
-    calibration_length: int,
-    num_threads: int | None,
-    overwrite: bool,
-    allow_nonfinite: bool,
-) -> None:
+def command(model: Path, out: Path, **options: Any) -> None:
     """Prune MODEL in one shot, without retraining, into the new directory OUT.
 
     MODEL is a directory made by `gossamer convert`, or a Hugging Face directory or GGUF file, which is converted first. The projections of
     attention and MLP are pruned, layer by layer; embeddings, the head and norms stay as they are.
     """
-    from gossamer.prune import CalibrationSet, prune
+    from gossamer.prune import prune
 
+    amounts = [name for name in ("sparsity", "pattern", "target_bytes", "target_speedup") if options[name] is not None]
+    if len(amounts) != 1:
+        raise click.UsageError("Give one of --sparsity, --pattern, --target-bytes and --target-speedup: how much to prune.")
     with ExitStack() as stack:
-        source = model if is_model_directory(model) else _converted(model, out, stack, allow_nonfinite)
-        calibration = None
-        if method != "magnitude":
-            with ModelReader(source) as reader:
-                side_files = reader.side_files()
-            texts = files or _builtin_texts()
-            calibration = CalibrationSet.from_files(texts, side_files, num_tokens=calibration_tokens, length=calibration_length)
-            click.echo(f"Calibrating with {calibration.num_tokens:,} tokens of {', '.join(f.name for f in texts)}.", err=True)
-        elif files:
-            raise click.UsageError("--calibration is of no use with --method magnitude; leave one of them out.")
+        source = model if is_model_directory(model) else _converted(model, out, stack, options["allow_nonfinite"])
+        destinations = outputs(out, _sparsities(source, **{name: options[name] for name in (*amounts, "target_device", "keep")}))
         reports = prune(
             source,
-            outputs(out, sparsity),
-            method=method,
-            calibration=calibration,
-            overwrite=overwrite,
-            allow_nonfinite=allow_nonfinite,
-            runtime_options={"num_threads": num_threads},
+            destinations,
+            method=options["method"],
+            calibration=_calibration(source, options),
+            pattern=options["pattern"],
+            keep=options["keep"],
+            overwrite=options["overwrite"],
+            allow_nonfinite=options["allow_nonfinite"],
+            runtime_options={"num_threads": options["num_threads"]},
             progress=stack.enter_context(Bars()),
         )
-    for report in reports:
-        megabytes = sum(f.stat().st_size for f in report.directory.iterdir()) / 1e6
-        share = f"{report.actual_sparsity:.2%} of {report.weights:,} projection weights are zero"
-        click.echo(f"{report.directory}: {share}, {megabytes:,.1f} MB on disk")
+        for report in reports:
+            megabytes = sum(f.stat().st_size for f in report.directory.iterdir()) / 1e6
+            share = f"{report.actual_sparsity:.2%} of {report.weights:,} projection weights are zero"
+            click.echo(f"{report.directory}: {share}, {megabytes:,.1f} MB on disk")
+
+
+def _calibration(source: Path, options: dict[str, Any]) -> Any:
+    """The calibration set of the options; None where the method needs none."""
+    from gossamer.prune import CalibrationSet
+
+    if options["method"] == "magnitude":
+        if options["files"]:
+            raise click.UsageError("--calibration is of no use with --method magnitude; leave one of them out.")
+        return None
+    with ModelReader(source) as reader:
+        side_files = reader.side_files()
+    texts = options["files"] or _builtin_texts()
+    calibration = CalibrationSet.from_files(
+        texts, side_files, num_tokens=options["calibration_tokens"], length=options["calibration_length"]
+    )
+    click.echo(f"Calibrating with {calibration.num_tokens:,} tokens of {', '.join(f.name for f in texts)}.", err=True)
+    return calibration
+
+
+def _sparsities(
+    source: Path,
+    *,
+    target_device: str,
+    keep: tuple[str, ...],
+    sparsity: tuple[float, ...] | None = None,
+    pattern: tuple[int, int] | None = None,
+    target_bytes: int | None = None,
+    target_speedup: float | None = None,
+) -> tuple[float, ...]:
+    """What the one amount that is given comes to."""
+    from gossamer.prune.budget import sparsity_for_bytes
+    from gossamer.prune.select import select
+    from gossamer.prune.speed import device_here, sparsity_for
+
+    if sparsity is not None:
+        return sparsity
+    if pattern is not None:
+        return (pattern[0] / pattern[1],)
+    with ModelReader(source) as reader:
+        records = {name: reader.record(name) for name in reader.names()}
+        shapes = {name: record.shape for name, record in records.items()}
+        targets = select(shapes, keep)
+        if target_bytes is not None:
+            found = sparsity_for_bytes(records, targets, reader.side_files(), target_bytes)
+        else:
+            assert target_speedup is not None
+            device = device_here() if target_device == "auto" else target_device
+            head = (reader.config["vocab_size"], reader.config["hidden_size"])
+            found = sparsity_for(target_speedup, device, shapes, targets, head)
+    click.echo(f"That takes a sparsity of {found:.2%}.", err=True)
+    return (found,)
 
 
 def outputs(out: Path, sparsities: tuple[float, ...]) -> dict[float, Path]:

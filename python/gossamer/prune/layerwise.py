@@ -18,7 +18,7 @@ from gossamer.prune.calibration import CalibrationSet
 from gossamer.prune.drift import Drift, measure_against
 from gossamer.prune.hidden import Chunk, as_replacement, chunks_of, embed, open_stream, run_layer
 from gossamer.prune.layer_store import LayerStore
-from gossamer.prune.masks import keep_masks
+from gossamer.prune.masks import keep_masks, pattern_mask
 from gossamer.prune.sparsegpt import sparsegpt
 
 __all__ = ["Recipe", "layer_of", "prune_layers", "prune_weight"]
@@ -69,7 +69,8 @@ def prune_weight(
 ) -> Matrix:
     """A weight [m, k] pruned by `method`, given the second moments of its inputs [k, k]. What is zero stays zero."""
     if method == "wanda":
-        (mask,) = keep_masks(weight, [sparsity], np.sqrt(np.diagonal(moments)))
+        norms = np.sqrt(np.diagonal(moments))
+        mask = keep_masks(weight, [sparsity], norms)[0] if pattern is None else pattern_mask(weight, pattern, norms)
         return np.where(mask, weight, np.float32(0))
     if method == "sparsegpt":
         return sparsegpt(weight, moments, sparsity, pattern=pattern)

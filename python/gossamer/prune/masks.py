@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["METHODS", "keep_masks", "lowest", "num_dropped"]
+__all__ = ["METHODS", "keep_masks", "lowest", "num_dropped", "pattern_mask"]
 
 METHODS = ("auto", "alps", "sparsegpt", "wanda", "magnitude")
 
@@ -65,6 +65,28 @@ def keep_masks(
         for done in [pool.submit(do_block, begin, min(begin + step, rows)) for begin in range(0, rows, step)]:
             done.result()
     return masks
+
+
+def pattern_mask(
+    weight: npt.NDArray[Any], pattern: tuple[int, int], norms: npt.NDArray[np.floating[Any]] | None = None
+) -> npt.NDArray[np.bool_]:
+    """Mask that drops the n lowest scores |W| · norms of every m columns of a row, (n, m) = pattern; of equal ones the rightmost.
+
+    Columns after the last whole group all stay. A weight that is zero already is never kept.
+    """
+    drop, group = pattern
+    rows, cols = weight.shape
+    whole = cols // group * group
+    scores = np.abs(weight.astype(np.float32))
+    keep = scores != 0
+    if norms is not None:
+        scores *= norms.astype(np.float32)
+    groups = scores[:, :whole].reshape(rows, -1, group)
+    ranks = group - 1 - np.argsort(groups[:, :, ::-1], axis=2, kind="stable")[:, :, :drop]
+    kept = np.ones(groups.shape, np.bool_)
+    np.put_along_axis(kept, ranks, False, axis=2)
+    keep[:, :whole] &= kept.reshape(rows, whole)
+    return keep
 
 
 def _drop_lowest(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 import gossamer
 from gossamer.checkpoint import ModelReader, ModelWriter, TensorRecord
 from gossamer.errors import CheckpointError
+from gossamer.prune.budget import stored_bytes
 from gossamer.prune.calibration import CalibrationSet
 from gossamer.prune.layer_store import LayerStore
 from gossamer.prune.layerwise import Recipe, layer_of, prune_layers
-from gossamer.prune.masks import METHODS, keep_masks
-from gossamer.prune.select import is_prunable
+from gossamer.prune.masks import METHODS, keep_masks, pattern_mask
+from gossamer.prune.select import select
 
 __all__ = ["PruneReport", "prune"]
 
@@ -42,12 +43,45 @@ class PruneReport:
         return self.zeros / self.weights
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What is done to every output alike."""
+
+    method: str
+    calibration: CalibrationSet | None
+    pattern: tuple[int, int] | None
+    keep: tuple[str, ...]
+
+    @property
+    def needs_calibration(self) -> bool:
+        return self.method != "magnitude"
+
+    def recipe(self, sparsities: Mapping[str, float]) -> Recipe:
+        if self.method == "auto":
+            return Recipe("alps", sparsities, self.pattern, correction=_CORRECTION)
+        return Recipe(self.method, sparsities, self.pattern)
+
+    def resume_key(self, model_id: str, sparsity: float) -> str:
+        calibration = self.calibration.sha256 if self.calibration else ""
+        parts = [model_id, self.method, repr(float(sparsity)), calibration, self.pattern, self.keep, gossamer.__version__]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def record(self, sparsity: float) -> dict[str, Any]:
+        """The manifest's entry."""
+        calibration = self.calibration.sha256 if self.needs_calibration and self.calibration else None
+        pattern = f"{self.pattern[1] - self.pattern[0]}:{self.pattern[1]}" if self.pattern else "unstructured"
+        entry: dict[str, Any] = {"method": self.method, "sparsity": sparsity, "calibration_sha256": calibration, "pattern": pattern}
+        return entry | ({"keep": list(self.keep)} if self.keep else {})
+
+
 def prune(
     model: str | os.PathLike[str],
     outputs: Mapping[float, str | os.PathLike[str]],
     *,
     method: str = "auto",
     calibration: CalibrationSet | None = None,
+    pattern: tuple[int, int] | None = None,
+    keep: Sequence[str] = (),
     overwrite: bool = False,
     allow_nonfinite: bool = False,
     runtime_options: dict[str, Any] | None = None,
@@ -62,18 +96,21 @@ def prune(
     method : "auto" (ALPS that also undoes half of what pruning did so far), "alps", "sparsegpt", "wanda" (|W| · ‖X‖₂ within each output
         row) or "magnitude" (|W| within each output row)
     calibration : token sequences, needed by all but "magnitude"
+    pattern : (n, m), n zeros in every m columns of a row; the only output's sparsity must be n / m
+    keep : shell patterns of the names of projections that stay as they are; the sparsity is that of the others
     runtime_options : keyword arguments of the `Runtime` that calibrates
 
     Raises
     ------
-    ValueError : unknown method, a sparsity out of range, no calibration, a model without prunable tensors.
-    FileExistsError, OSError, CheckpointError : as `ModelWriter` and `ModelReader`.
+    ValueError : unknown method, a sparsity or pattern out of range, no calibration, a keep pattern that matches nothing.
+    CheckpointError : a model without prunable tensors, and as `ModelWriter` and `ModelReader`, like FileExistsError and OSError.
     """
-    _check_arguments(outputs, method, calibration)
+    plan = _Plan(method, calibration, pattern, tuple(keep))
+    _check_arguments(outputs, plan)
     report = progress or (lambda phase, done, total: None)
     with ModelReader(model) as reader:
         records = {name: reader.record(name) for name in reader.names()}
-        targets = [name for name, record in records.items() if is_prunable(name, record.shape)]
+        targets = select({name: record.shape for name, record in records.items()}, keep)
         if not targets:
             raise CheckpointError(f"{Path(model).name}: no attention or MLP projection found to prune", file=Path(model).name)
         source = {"kind": "gossamer", "name": Path(model).resolve().name, "sha256": reader.manifest.model_id}
@@ -87,8 +124,8 @@ def prune(
                         source=source,
                         producer=f"gossamer {gossamer.__version__}",
                         overwrite=overwrite,
-                        resume_key=_resume_key(source["sha256"], method, sparsity, calibration),
-                        expected_bytes=_expected_bytes(records, set(targets), sparsity, side_files),
+                        resume_key=plan.resume_key(source["sha256"], sparsity),
+                        expected_bytes=stored_bytes(records, set(targets), sparsity, side_files),
                         allow_nonfinite=allow_nonfinite,
                     )
                 )
@@ -96,28 +133,21 @@ def prune(
             }
             reports = []
             for sparsity, writer in writers.items():
-                store = LayerStore(outputs[sparsity], _resume_key(source["sha256"], method, sparsity, calibration))
-                if method != "magnitude" and not all(writer.has(name) for name in targets):
+                store = LayerStore(outputs[sparsity], plan.resume_key(source["sha256"], sparsity))
+                if plan.needs_calibration and not all(writer.has(name) for name in targets):
                     assert calibration is not None
                     store.open()
                     prune_layers(
                         model,
                         reader,
-                        _recipe(method, dict.fromkeys(targets, sparsity)),
+                        plan.recipe(dict.fromkeys(targets, sparsity)),
                         calibration,
                         store,
                         runtime_options=runtime_options or {},
                         progress=lambda done, total: report("prune", done, total),
                     )
-                _write(reader, records, set(targets), writer, sparsity, None if method == "magnitude" else store, report)
-                manifest = writer.finish(
-                    pruning={
-                        "method": method,
-                        "sparsity": sparsity,
-                        "calibration_sha256": calibration.sha256 if method != "magnitude" and calibration else None,
-                        "pattern": "unstructured",
-                    }
-                )
+                _write(reader, records, set(targets), writer, sparsity, plan, store, report)
+                manifest = writer.finish(pruning=plan.record(sparsity))
                 store.remove()
                 weights = sum(manifest.tensors[name].size for name in targets)
                 kept = sum(manifest.tensors[name].nnz or 0 for name in targets)
@@ -125,13 +155,9 @@ def prune(
     return reports
 
 
-def _recipe(method: str, sparsities: Mapping[str, float]) -> Recipe:
-    return Recipe("alps", sparsities, correction=_CORRECTION) if method == "auto" else Recipe(method, sparsities)
-
-
-def _check_arguments(outputs: Mapping[float, Any], method: str, calibration: CalibrationSet | None) -> None:
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+def _check_arguments(outputs: Mapping[float, Any], plan: _Plan) -> None:
+    if plan.method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {plan.method!r}")
     if not outputs:
         raise ValueError("outputs must name at least one sparsity and directory")
     for sparsity in outputs:
@@ -139,8 +165,14 @@ def _check_arguments(outputs: Mapping[float, Any], method: str, calibration: Cal
             raise ValueError(f"sparsity must be greater than 0 and less than 1, not {sparsity}")
     if len({os.path.abspath(path) for path in outputs.values()}) != len(outputs):
         raise ValueError("outputs must name a different directory for every sparsity")
-    if method != "magnitude" and calibration is None:
-        raise ValueError(f"method {method!r} needs calibration text; pass calibration, or use method 'magnitude'")
+    if plan.needs_calibration and plan.calibration is None:
+        raise ValueError(f"method {plan.method!r} needs calibration text; pass calibration, or use method 'magnitude'")
+    if plan.pattern is not None:
+        drop, group = plan.pattern
+        if not 0 < drop < group or group not in (2, 4, 8, 16):
+            raise ValueError(f"a pattern (n, m) must have 0 < n < m and m one of 2, 4, 8, 16, not {plan.pattern}")
+        if list(outputs) != [drop / group]:
+            raise ValueError(f"the pattern {plan.pattern} makes one output of sparsity {drop / group:g}")
 
 
 def _write(
@@ -149,19 +181,20 @@ def _write(
     targets: set[str],
     writer: ModelWriter,
     sparsity: float,
-    store: LayerStore | None,
+    plan: _Plan,
+    store: LayerStore,
     report: Progress,
 ) -> None:
-    """Write every tensor in the reader's order: the pruned ones from the store (or by magnitude, without one), the rest as they are."""
+    """Write every tensor in the reader's order: the pruned ones from the store (or by magnitude), the rest as they are."""
     layer, weights = -1, {}
     for done, name in enumerate(records):
         report("write", done, len(records))
         if writer.has(name):
             continue
-        if name in targets and store is None:
+        if name in targets and not plan.needs_calibration:
             weight = reader.dense(name)
-            writer.add_bitmap(name, weight, keep_masks(weight, [sparsity])[0])
-        elif name in targets and store is not None:
+            writer.add_bitmap(name, weight, pattern_mask(weight, plan.pattern) if plan.pattern else keep_masks(weight, [sparsity])[0])
+        elif name in targets:
             if layer != layer_of(name):
                 layer = layer_of(name)
                 weights = store.load(layer)
@@ -171,21 +204,3 @@ def _write(
         else:
             writer.add_dense(name, reader.dense(name))
     report("write", len(records), len(records))
-
-
-def _resume_key(model_id: str, method: str, sparsity: float, calibration: CalibrationSet | None) -> str:
-    parts = [model_id, method, repr(float(sparsity)), calibration.sha256 if calibration else "", gossamer.__version__]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _expected_bytes(records: Mapping[str, TensorRecord], targets: set[str], sparsity: float, side_files: Mapping[str, bytes]) -> int:
-    """An upper bound of what one output takes on disk."""
-    total = sum(map(len, side_files.values())) + (1 << 20)
-    for name, record in records.items():
-        value_bytes = 4 if record.dtype == "f32" else 2
-        if name in targets:
-            rows, cols = record.shape
-            total += round(record.size * (1 - sparsity)) * value_bytes + rows * (value_bytes + 8 + (cols + 7) // 8)
-        else:
-            total += record.size * value_bytes
-    return total
