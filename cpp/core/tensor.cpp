@@ -73,7 +73,10 @@ Tensor Tensor::slice(int axis, std::int64_t begin, std::int64_t end) const {
   result.shape_[a] = end - begin;
   // An empty slice keeps the pointer: a step past the end would point outside the allocation.
   if (begin != end) {
-    result.data_ = static_cast<std::byte*>(data_) + begin * strides_[a] * static_cast<std::int64_t>(size_of(dtype_));
+    const std::int64_t elements = begin * strides_[a];
+    if (dtype_ == DType::i4 && elements % 2 != 0) [[unlikely]]
+      throw InvalidArgument("slice: a view of i4 that begins at element " + std::to_string(elements) + ", in the middle of a byte");
+    result.data_ = static_cast<std::byte*>(data_) + bytes_of(dtype_, elements);
   }
   return result;
 }

@@ -28,7 +28,7 @@ class Tensor {
   std::int64_t size(int axis) const { return shape_[static_cast<std::size_t>(axis)]; }      // elements
   std::int64_t stride(int axis) const { return strides_[static_cast<std::size_t>(axis)]; }  // elements
   std::int64_t numel() const;
-  std::int64_t nbytes() const { return numel() * static_cast<std::int64_t>(size_of(dtype_)); }
+  std::int64_t nbytes() const { return bytes_of(dtype_, numel()); }  // of a contiguous one
   bool is_contiguous() const;
   std::string to_string() const;  // "bf16[3, 4] on cpu", for messages
 
@@ -44,7 +44,7 @@ class Tensor {
     return data<T>() + i * strides_[0];
   }
 
-  // Views; none copies. [begin, end) along an axis; the other strides stay.
+  // Views; none copies. [begin, end) along an axis; the other strides stay. Of i4, a view begins on a byte.
   Tensor slice(int axis, std::int64_t begin, std::int64_t end) const;
   Tensor rows(std::int64_t begin, std::int64_t end) const { return slice(0, begin, end); }
   Tensor select(int axis, std::int64_t index) const;  // drops the axis

@@ -43,10 +43,12 @@ class ReferenceOps final : public Ops {
   DType activation_dtype() const override { return DType::f32; }
   Allocator& allocator() override { return allocator_; }
   std::string description() const override { return "cpu reference"; }
+  bool takes(DType values) const override { return is_floating(values) || is_scaled(values); }
   void synchronize() override {}
 
  protected:
   std::unique_ptr<PackedWeight> do_pack_dense(const Tensor& dense) override { return make_reference_weight(dense, allocator_); }
+  std::unique_ptr<PackedWeight> do_pack_scaled(const ScaledMatrix& dense) override { return make_reference_weight(dense, allocator_); }
   std::unique_ptr<PackedWeight> do_pack_sparse(const SparseWeight& weight) override { return make_reference_weight(weight, allocator_); }
 
   void do_copy(const Tensor& out, const Tensor& in) override { std::memcpy(out.raw(), in.raw(), static_cast<std::size_t>(in.nbytes())); }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "sparse/value_reader.h"
+
 namespace gossamer {
 namespace {
 
@@ -34,13 +36,33 @@ class DenseReferenceWeight final : public ReferenceWeight {
   OwnedTensor values_;
 };
 
+class ScaledReferenceWeight final : public ReferenceWeight {
+ public:
+  ScaledReferenceWeight(const ScaledMatrix& dense, Allocator& allocator) : owned_(stack_rows({dense}, allocator)) {}
+
+  std::int64_t rows() const override { return owned_.view.rows(); }
+  std::int64_t cols() const override { return owned_.view.cols(); }
+  std::int64_t nbytes() const override { return owned_.view.nbytes(); }
+  DType dtype() const override { return owned_.view.dtype(); }
+  bool is_sparse() const override { return false; }
+  std::string format() const override { return "reference dense"; }
+
+  void expand_row(std::int64_t row, std::span<float> out) const override {
+    scaled_to_dense(row_slice(owned_.view, row, row + 1), Tensor(out.data(), DType::f32, {1, cols()}));
+  }
+
+ private:
+  OwnedScaledMatrix owned_;
+};
+
 class SparseReferenceWeight final : public ReferenceWeight {
  public:
   SparseReferenceWeight(const SparseWeight& weight, Allocator& allocator)
-      : owned_(allocator, weight.rows, weight.cols, weight.nnz(), weight.dtype()) {
+      : owned_(allocator, weight.rows, weight.cols, weight.nnz(), weight.dtype(), weight.group) {
     copy(owned_.view.mask, weight.mask);
     copy(owned_.view.values, weight.values);
     copy(owned_.view.row_offsets, weight.row_offsets);
+    copy(owned_.view.scales, weight.scales);
   }
 
   std::int64_t rows() const override { return owned_.view.rows; }
@@ -53,12 +75,13 @@ class SparseReferenceWeight final : public ReferenceWeight {
   void expand_row(std::int64_t row, std::span<float> out) const override {
     const SparseWeight& weight = owned_.view;
     const std::uint8_t* mask = weight.mask.row<const std::uint8_t>(row);
-    visit_floating(dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      const T* value = weight.values.data<const T>() + weight.row_offsets.data<const std::int64_t>()[row];
+    const float* scales = weight.group > 0 ? weight.scales.row<const float>(row) : nullptr;
+    visit_values(dtype(), [&](auto tag) {
+      ValueReader<typename decltype(tag)::type> values(weight.values.raw(), weight.row_offsets.data<const std::int64_t>()[row]);
       for (std::int64_t col = 0; col < cols(); ++col) {
         const bool kept = ((mask[col / 8] >> (col % 8)) & 1) != 0;
-        out[static_cast<std::size_t>(col)] = kept ? to_float(*value++) : 0.0F;
+        const float scale = scales != nullptr ? scales[col / weight.group] : 1.0F;
+        out[static_cast<std::size_t>(col)] = kept ? values.next() * scale : 0.0F;
       }
     });
   }
@@ -75,6 +98,10 @@ class SparseReferenceWeight final : public ReferenceWeight {
 
 std::unique_ptr<ReferenceWeight> make_reference_weight(const Tensor& dense, Allocator& allocator) {
   return std::make_unique<DenseReferenceWeight>(dense, allocator);
+}
+
+std::unique_ptr<ReferenceWeight> make_reference_weight(const ScaledMatrix& dense, Allocator& allocator) {
+  return std::make_unique<ScaledReferenceWeight>(dense, allocator);
 }
 
 std::unique_ptr<ReferenceWeight> make_reference_weight(const SparseWeight& sparse, Allocator& allocator) {

@@ -14,6 +14,7 @@ class ReferenceWeight : public PackedWeight {
 };
 
 std::unique_ptr<ReferenceWeight> make_reference_weight(const Tensor& dense, Allocator& allocator);
+std::unique_ptr<ReferenceWeight> make_reference_weight(const ScaledMatrix& dense, Allocator& allocator);
 std::unique_ptr<ReferenceWeight> make_reference_weight(const SparseWeight& sparse, Allocator& allocator);
 
 }  // namespace gossamer

@@ -85,9 +85,10 @@ struct Checkpoint::Impl {
 
   void open_shard(const std::string& file_name, const std::vector<StoredTensor>& expected, Verify verify);
   const TensorRecord& record(const std::string& name, TensorRecord::Encoding encoding) const;
+  const TensorRecord& floating_record(const std::string& name) const;
   void read_stored(const std::string& stored_name, std::span<std::byte> out, ThreadPool& pool) const;
   void read_stored_part(const std::string& stored_name, std::uint64_t offset, std::span<std::byte> out, ThreadPool& pool) const;
-  std::vector<std::int64_t> read_offsets(const BitmapNames& names, const TensorRecord& record, std::int64_t begin, std::int64_t end,
+  std::vector<std::int64_t> read_offsets(const PartNames& names, const TensorRecord& record, std::int64_t begin, std::int64_t end,
                                          ThreadPool& pool) const;
 
   std::unique_ptr<Directory> directory;
@@ -137,6 +138,12 @@ const TensorRecord& Checkpoint::Impl::record(const std::string& name, TensorReco
   return found->second;
 }
 
+const TensorRecord& Checkpoint::Impl::floating_record(const std::string& name) const {
+  const TensorRecord& found = record(name, TensorRecord::Encoding::dense);
+  require(is_floating(found.dtype), "tensor '" + printable(name) + "' is stored as " + std::string(name_of(found.dtype)) + " with scales");
+  return found;
+}
+
 void Checkpoint::Impl::read_stored(const std::string& stored_name, std::span<std::byte> out, ThreadPool& pool) const {
   const Location& location = stored.at(stored_name);
   check(location.end - location.begin == out.size(), "a stored tensor does not have the size of its destination");
@@ -153,7 +160,7 @@ void Checkpoint::Impl::read_stored_part(const std::string& stored_name, std::uin
 
 // Where the values of rows begin .. end - 1 start, and the end of the last. What an untrusted file says is checked only so far as reading
 // the values needs; validate() sees the rest.
-std::vector<std::int64_t> Checkpoint::Impl::read_offsets(const BitmapNames& names, const TensorRecord& record, std::int64_t begin,
+std::vector<std::int64_t> Checkpoint::Impl::read_offsets(const PartNames& names, const TensorRecord& record, std::int64_t begin,
                                                          std::int64_t end, ThreadPool& pool) const {
   const std::int64_t stored_end = std::min(end + 1, record.shape[0]);  // the disk has one offset per row
   std::vector<std::int64_t> offsets(static_cast<std::size_t>(end - begin + 1), record.nnz);
@@ -161,8 +168,10 @@ std::vector<std::int64_t> Checkpoint::Impl::read_offsets(const BitmapNames& name
   read_stored_part(names.row_offsets, static_cast<std::uint64_t>(begin) * sizeof(std::int64_t), std::as_writable_bytes(known), pool);
   const std::int64_t first = begin == 0 ? 0 : offsets.front();
   const std::int64_t last = offsets.back();
-  if (first < 0 || last < first || last > record.nnz) {
-    throw CheckpointError("a sparse weight's row_offsets do not lie in increasing order within its values",
+  const bool on_bytes = record.dtype != DType::i4 || (first % 2 == 0 && last % 2 == 0);
+  if (first < 0 || last < first || last > record.nnz || !on_bytes) {
+    throw CheckpointError(on_bytes ? "a sparse weight's row_offsets do not lie in increasing order within its values"
+                                   : "a row of i4 values does not begin on a byte",
                           {.file = record.shard,
                            .tensor = printable(names.row_offsets),
                            .field = "row_offsets",
@@ -235,7 +244,7 @@ void Checkpoint::require_tensors(const std::map<std::string, std::vector<std::in
 }
 
 OwnedTensor Checkpoint::read_dense(const std::string& name, Allocator& allocator, ThreadPool& pool) const {
-  const TensorRecord& record = impl_->record(name, TensorRecord::Encoding::dense);
+  const TensorRecord& record = impl_->floating_record(name);
   OwnedTensor tensor = allocate_tensor(allocator, record.dtype, record.shape);
   impl_->read_stored(name, bytes_of(tensor.buffer), pool);
   return tensor;
@@ -243,13 +252,28 @@ OwnedTensor Checkpoint::read_dense(const std::string& name, Allocator& allocator
 
 OwnedTensor Checkpoint::read_dense_rows(const std::string& name, std::int64_t begin, std::int64_t end, Allocator& allocator,
                                         ThreadPool& pool) const {
-  const TensorRecord& record = impl_->record(name, TensorRecord::Encoding::dense);
+  const TensorRecord& record = impl_->floating_record(name);
   require(record.shape.size() == 2, "read_dense_rows: tensor '" + printable(name) + "' is no matrix");
   require_row_range(name, begin, end, record.shape[0]);
   OwnedTensor tensor(allocator, record.dtype, {end - begin, record.shape[1]});
   const auto row_bytes = static_cast<std::uint64_t>(record.shape[1]) * size_of(record.dtype);
   impl_->read_stored_part(name, static_cast<std::uint64_t>(begin) * row_bytes, bytes_of(tensor.buffer), pool);
   return tensor;
+}
+
+OwnedScaledMatrix Checkpoint::read_scaled_rows(const std::string& name, std::int64_t begin, std::int64_t end, Allocator& allocator,
+                                               ThreadPool& pool) const {
+  const TensorRecord& record = impl_->record(name, TensorRecord::Encoding::dense);
+  require(is_scaled(record.dtype),
+          "tensor '" + printable(name) + "' is stored as " + std::string(name_of(record.dtype)) + ", without scales");
+  require_row_range(name, begin, end, record.shape[0]);
+  OwnedScaledMatrix matrix(allocator, record.dtype, end - begin, record.shape[1], record.scale_group);
+  const auto first = static_cast<std::uint64_t>(begin);
+  impl_->read_stored_part(name, first * static_cast<std::uint64_t>(bytes_of(record.dtype, record.shape[1])), bytes_of(matrix.values), pool);
+  const auto scale_bytes = static_cast<std::uint64_t>(matrix.view.scales.size(1)) * sizeof(float);
+  impl_->read_stored_part(PartNames(name).scale, first * scale_bytes, bytes_of(matrix.scales), pool);
+  validate(matrix.view, name, record.shard);
+  return matrix;
 }
 
 OwnedSparseWeight Checkpoint::read_sparse(const std::string& name, Allocator& allocator, ThreadPool& pool) const {
@@ -263,7 +287,7 @@ OwnedSparseWeight Checkpoint::read_sparse_rows(const std::string& name, std::int
   const std::int64_t rows = record.shape[0];
   const std::int64_t cols = record.shape[1];
   require_row_range(name, begin, end, rows);
-  const BitmapNames names(name);
+  const PartNames names(name);
   std::array<std::int64_t, 2> shape{};
   impl_->read_stored(names.shape, std::as_writable_bytes(std::span(shape)), pool);
   if (shape[0] != rows || shape[1] != cols) {
@@ -275,10 +299,14 @@ OwnedSparseWeight Checkpoint::read_sparse_rows(const std::string& name, std::int
   }
   const std::vector<std::int64_t> stored = impl_->read_offsets(names, record, begin, end, pool);
   const std::int64_t first = begin == 0 ? 0 : stored.front();
-  OwnedSparseWeight weight(allocator, end - begin, cols, stored.back() - first, record.dtype);
+  OwnedSparseWeight weight(allocator, end - begin, cols, stored.back() - first, record.dtype, record.scale_group);
   const auto mask_begin = static_cast<std::uint64_t>(begin) * static_cast<std::uint64_t>(weight.view.mask_stride());
   impl_->read_stored_part(names.bitmask, mask_begin, bytes_of(weight.mask), pool);
-  impl_->read_stored_part(names.compressed, static_cast<std::uint64_t>(first) * size_of(record.dtype), bytes_of(weight.values), pool);
+  impl_->read_stored_part(names.compressed, static_cast<std::uint64_t>(bytes_of(record.dtype, first)), bytes_of(weight.values), pool);
+  if (is_scaled(record.dtype)) {
+    const auto scale_bytes = static_cast<std::uint64_t>(weight.view.scales.size(1)) * sizeof(float);
+    impl_->read_stored_part(names.scale, static_cast<std::uint64_t>(begin) * scale_bytes, bytes_of(weight.scales), pool);
+  }
   // Unsigned: what an untrusted file says may wrap around.
   std::transform(stored.begin(), stored.end(), weight.view.row_offsets.data<std::int64_t>(), [first](std::int64_t offset) {
     return static_cast<std::int64_t>(static_cast<std::uint64_t>(offset) - static_cast<std::uint64_t>(first));

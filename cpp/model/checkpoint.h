@@ -20,8 +20,11 @@ struct TensorRecord {
   DType dtype = DType::f32;
   std::vector<std::int64_t> shape;
   std::string shard;
-  std::int64_t nnz = 0;  // bitmap only
+  std::int64_t nnz = 0;          // bitmap only: stored values
+  std::int64_t scale_group = 0;  // of a scaled dtype: columns that share a scale, all of them (cols) or a group; else 0
 };
+// Bytes of all that a tensor's shard holds of it.
+std::int64_t stored_bytes(const TensorRecord& record);
 
 struct FileRecord {
   std::uint64_t bytes = 0;
@@ -58,11 +61,14 @@ class Checkpoint {
   // Compares the manifest's tensors with what a model needs: all missing, extra and wrongly shaped ones in one CheckpointError.
   void require_tensors(const std::map<std::string, std::vector<std::int64_t>>& expected) const;
 
-  // Reads and verifies all chunks that overlap the tensor, in parallel on the pool; then validates the structure.
+  // Reads and verifies all chunks that overlap the tensor, in parallel on the pool; then validates the structure. read_dense* are for
+  // floating tensors, read_scaled_rows for dense ones of a scaled dtype.
   OwnedTensor read_dense(const std::string& name, Allocator& allocator, ThreadPool& pool) const;
   OwnedSparseWeight read_sparse(const std::string& name, Allocator& allocator, ThreadPool& pool) const;
   // Rows [begin, end) of a tensor alone: reads, verifies and validates no more than they need.
   OwnedTensor read_dense_rows(const std::string& name, std::int64_t begin, std::int64_t end, Allocator& allocator, ThreadPool& pool) const;
+  OwnedScaledMatrix read_scaled_rows(const std::string& name, std::int64_t begin, std::int64_t end, Allocator& allocator,
+                                     ThreadPool& pool) const;
   OwnedSparseWeight read_sparse_rows(const std::string& name, std::int64_t begin, std::int64_t end, Allocator& allocator,
                                      ThreadPool& pool) const;
 

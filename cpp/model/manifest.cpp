@@ -69,12 +69,13 @@ void check_version(const JsonFields& top) {
   for (const JsonValue& feature : top.array("required_features")) {
     const auto* name = feature.as<std::string>();
     if (name == nullptr) top.fail("required_features", "strings", feature.describe());
-    if (*name != "bitmap") {
-      throw CheckpointVersionError("the checkpoint needs a feature that this version does not know", {.file = kManifestName,
-                                                                                                      .field = "required_features",
-                                                                                                      .expected = "\"bitmap\" only",
-                                                                                                      .found = feature.describe(),
-                                                                                                      .fix = kUpgrade});
+    if (*name != "bitmap" && *name != "scales") {
+      throw CheckpointVersionError("the checkpoint needs a feature that this version does not know",
+                                   {.file = kManifestName,
+                                    .field = "required_features",
+                                    .expected = "\"bitmap\" and \"scales\" only",
+                                    .found = feature.describe(),
+                                    .fix = kUpgrade});
     }
   }
 }
@@ -161,29 +162,62 @@ void check_tensor_name(const JsonFields& tensors, std::string_view name) {
   if (name.empty() || !plain) tensors.fail(name, "tensor names of 1 to 256 printable ASCII characters", printable(name));
 }
 
+// The bytes that the shape implies, without overflow.
+void check_bytes(const JsonFields& fields, const TensorRecord& record) {
+  std::int64_t bytes = static_cast<std::int64_t>(size_of(record.dtype));
+  for (const std::int64_t size : record.shape) {
+    if (__builtin_mul_overflow(bytes, size, &bytes)) fields.fail("shape", "less than 2^63 bytes in all", fields.member("shape").dump());
+  }
+}
+
+// Stored values of a bitmap: at most one a weight, and in i4 an even number in every row.
+void parse_nnz(const JsonFields& fields, TensorRecord& record) {
+  const std::int64_t elements = record.shape[0] * record.shape[1];
+  std::int64_t limit = elements;
+  if (record.dtype == DType::i4 && record.shape[1] % 2 != 0 && __builtin_add_overflow(elements, record.shape[0], &limit)) limit = elements;
+  record.nnz = fields.integer("nnz", 0, limit);
+  if (record.dtype == DType::i4 && record.nnz % 2 != 0) fields.fail("nnz", "an even number of i4 values", std::to_string(record.nnz));
+}
+
+void parse_scale_group(const JsonFields& fields, TensorRecord& record) {
+  const std::int64_t cols = record.shape[1];
+  record.scale_group = cols;
+  if (fields.member("scale_group").as<std::nullptr_t>() != nullptr) return;  // one scale a row
+  record.scale_group = fields.integer("scale_group", 1, kMaxInteger);
+  if (record.scale_group >= cols || record.scale_group % kScaleGroupUnit != 0) {
+    fields.fail("scale_group",
+                "null, or less than " + std::to_string(cols) + " columns and a multiple of " + std::to_string(kScaleGroupUnit),
+                std::to_string(record.scale_group));
+  }
+}
+
 TensorRecord parse_tensor(std::string_view name, const JsonFields& fields) {
   TensorRecord record;
   const std::string& encoding = fields.string("encoding");
   if (encoding != "dense" && encoding != "bitmap") fields.fail("encoding", "\"dense\" or \"bitmap\"", fields.member("encoding").describe());
   record.encoding = encoding == "dense" ? TensorRecord::Encoding::dense : TensorRecord::Encoding::bitmap;
   const bool sparse = record.encoding == TensorRecord::Encoding::bitmap;
-  fields.allow_only({"encoding", "dtype", "shape", "shard", sparse ? "nnz" : "shard"});
 
   const auto dtype = parse_dtype(fields.string("dtype"));
-  if (!dtype || !is_floating(*dtype)) fields.fail("dtype", "\"f32\", \"f16\" or \"bf16\"", fields.member("dtype").describe());
+  if (!dtype || !(is_floating(*dtype) || is_scaled(*dtype))) {
+    fields.fail("dtype", "\"f32\", \"f16\", \"bf16\", \"i8\", \"e4m3\" or \"i4\"", fields.member("dtype").describe());
+  }
   record.dtype = *dtype;
+  const bool scaled = is_scaled(record.dtype);
+  fields.allow_only({"encoding", "dtype", "shape", "shard", sparse ? "nnz" : "shard", scaled ? "scale_group" : "shard"});
   record.shape = integers_of(fields, "shape", 1, kMaxInteger);
-  if (record.shape.empty() || record.shape.size() > Tensor::kMaxRank || (sparse && record.shape.size() != 2)) {
-    fields.fail("shape", sparse ? "2 sizes" : "1 to 4 sizes", std::to_string(record.shape.size()));
+  const bool matrix = sparse || scaled;
+  if (record.shape.empty() || record.shape.size() > Tensor::kMaxRank || (matrix && record.shape.size() != 2)) {
+    fields.fail("shape", matrix ? "2 sizes" : "1 to 4 sizes", std::to_string(record.shape.size()));
   }
-  std::int64_t bytes = static_cast<std::int64_t>(size_of(record.dtype));
-  for (const std::int64_t size : record.shape) {
-    if (__builtin_mul_overflow(bytes, size, &bytes)) fields.fail("shape", "less than 2^63 bytes in all", fields.member("shape").dump());
+  check_bytes(fields, record);
+  if (matrix && !name.ends_with(kWeightSuffix)) {
+    fields.fail(sparse ? "encoding" : "dtype",
+                (sparse ? "\"dense\"" : "a floating one") + std::string(" for a name that does not end with .weight"),
+                sparse ? "\"bitmap\"" : std::string(name_of(record.dtype)));
   }
-  if (sparse) {
-    if (!name.ends_with(kWeightSuffix)) fields.fail("encoding", "\"dense\" for a name that does not end with .weight", "\"bitmap\"");
-    record.nnz = fields.integer("nnz", 0, record.shape[0] * record.shape[1]);
-  }
+  if (sparse) parse_nnz(fields, record);
+  if (scaled) parse_scale_group(fields, record);
   record.shard = fields.string("shard");
   return record;
 }
@@ -228,24 +262,62 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
 
 bool is_shard_name(std::string_view file_name) { return file_name.ends_with(".safetensors"); }
 
-BitmapNames::BitmapNames(std::string_view logical_name) {
+PartNames::PartNames(std::string_view logical_name) {
   const std::string prefix(logical_name.substr(0, logical_name.size() - kWeightSuffix.size()));
   shape = prefix + ".shape";
   compressed = prefix + ".compressed";
   bitmask = prefix + ".bitmask";
   row_offsets = prefix + ".row_offsets";
+  scale = prefix + ".scale";
 }
 
+namespace {
+
+const char* shard_dtype(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return "F32";
+    case DType::f16: return "F16";
+    case DType::bf16: return "BF16";
+    case DType::i8: return "I8";
+    case DType::e4m3: return "F8_E4M3";
+    default: return "U8";  // i4, two to a byte
+  }
+}
+
+}  // namespace
+
 std::vector<StoredTensor> stored_tensors(const std::string& logical_name, const TensorRecord& record) {
-  const char* dtype = record.dtype == DType::f32 ? "F32" : record.dtype == DType::f16 ? "F16" : "BF16";
-  if (record.encoding == TensorRecord::Encoding::dense) return {{logical_name, dtype, record.shape}};
-  const BitmapNames names(logical_name);
+  const char* dtype = shard_dtype(record.dtype);
+  const bool sparse = record.encoding == TensorRecord::Encoding::bitmap;
+  if (!sparse && !is_scaled(record.dtype)) return {{logical_name, dtype, record.shape}};
+  const PartNames names(logical_name);
   const std::int64_t rows = record.shape[0];
-  const std::int64_t mask_stride = record.shape[1] / 8 + (record.shape[1] % 8 != 0 ? 1 : 0);
-  return {{names.shape, "I64", {2}},
-          {names.compressed, dtype, {record.nnz}},
-          {names.bitmask, "U8", {rows, mask_stride}},
-          {names.row_offsets, "I64", {rows}}};
+  const std::int64_t cols = record.shape[1];
+  std::vector<StoredTensor> parts;
+  if (sparse) {
+    parts = {{names.shape, "I64", {2}},
+             {names.compressed, dtype, {bytes_of(record.dtype, record.nnz) / static_cast<std::int64_t>(size_of(record.dtype))}},
+             {names.bitmask, "U8", {rows, cols / 8 + (cols % 8 != 0 ? 1 : 0)}},
+             {names.row_offsets, "I64", {rows}}};
+  } else {
+    parts = {{logical_name, dtype, {rows, record.dtype == DType::i4 ? bytes_of(DType::i4, cols) : cols}}};
+  }
+  if (!is_scaled(record.dtype)) return parts;
+  std::vector<std::int64_t> scale_shape{rows};
+  if (record.scale_group < cols) scale_shape.push_back(num_scale_groups(cols, record.scale_group));
+  parts.push_back({names.scale, "F32", scale_shape});
+  return parts;
+}
+
+std::int64_t stored_bytes(const TensorRecord& record) {
+  std::int64_t elements = 1;
+  for (const std::int64_t size : record.shape) elements *= size;
+  const bool sparse = record.encoding == TensorRecord::Encoding::bitmap;
+  const std::int64_t rows = record.shape[0];
+  std::int64_t bytes = bytes_of(record.dtype, sparse ? record.nnz : elements);
+  if (sparse) bytes += rows * ((record.shape[1] + 7) / 8) + rows * 8;
+  if (is_scaled(record.dtype)) bytes += rows * num_scale_groups(record.shape[1], record.scale_group) * 4;
+  return bytes;
 }
 
 Manifest parse_manifest(std::string_view bytes) {
@@ -263,12 +335,16 @@ Manifest parse_manifest(std::string_view bytes) {
   manifest.tensors = parse_tensors(top.object("tensors"), manifest.files);
   check_model_id(manifest);
 
-  bool announced = false;
-  for (const JsonValue& feature : top.array("required_features")) announced = announced || *feature.as<std::string>() == "bitmap";
+  std::set<std::string> announced;
+  for (const JsonValue& feature : top.array("required_features")) announced.insert(*feature.as<std::string>());
+  const auto require_feature = [&](const char* feature, const std::string& user) {
+    if (announced.contains(feature)) return;
+    top.fail("required_features", "\"" + std::string(feature) + "\", which tensor " + printable(user) + " uses",
+             top.member("required_features").dump());
+  };
   for (const auto& [name, record] : manifest.tensors) {
-    if (record.encoding == TensorRecord::Encoding::bitmap && !announced) {
-      top.fail("required_features", "\"bitmap\", which tensor " + printable(name) + " uses", top.member("required_features").dump());
-    }
+    if (record.encoding == TensorRecord::Encoding::bitmap) require_feature("bitmap", name);
+    if (is_scaled(record.dtype)) require_feature("scales", name);
   }
   return manifest;
 }

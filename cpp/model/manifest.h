@@ -18,15 +18,15 @@ inline constexpr std::int64_t kFormatVersion = 1;
 // Throws ChecksumError (digests), CheckpointVersionError (version, features), UnsafePathError (file names), CheckpointError (the rest).
 Manifest parse_manifest(std::string_view bytes);
 
-// A tensor as a shard stores it; a logical tensor is one (dense) or four of them (bitmap).
+// A tensor as a shard stores it; a logical tensor is one (dense) or four of them (bitmap), and one more where values have scales.
 struct StoredTensor {
   std::string name;
   std::string dtype;  // safetensors' spelling: "F32", "BF16", "I64", ...
   std::vector<std::int64_t> shape;
 };
-struct BitmapNames {
-  explicit BitmapNames(std::string_view logical_name);  // ends with ".weight"
-  std::string shape, compressed, bitmask, row_offsets;
+struct PartNames {
+  explicit PartNames(std::string_view logical_name);  // ends with ".weight"
+  std::string shape, compressed, bitmask, row_offsets, scale;
 };
 std::vector<StoredTensor> stored_tensors(const std::string& logical_name, const TensorRecord& record);
 

@@ -14,8 +14,8 @@ namespace {
 
 constexpr const char* kAgain = "Convert or download the model again.";
 constexpr std::int64_t kMaxInteger = std::numeric_limits<std::int64_t>::max();
-constexpr std::array<std::pair<std::string_view, std::uint64_t>, 5> kElementBytes{
-    {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"U8", 1}}};
+constexpr std::array<std::pair<std::string_view, std::uint64_t>, 7> kElementBytes{
+    {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"U8", 1}, {"I8", 1}, {"F8_E4M3", 1}}};
 
 std::string form_of(const StoredTensor& tensor) { return tensor.dtype + shape_text(tensor.shape); }
 
@@ -29,7 +29,7 @@ void check_metadata(const JsonFields& metadata) {
 std::uint64_t implied_bytes(const StoredTensor& tensor, const JsonFields& fields) {
   const auto* known =
       std::find_if(kElementBytes.begin(), kElementBytes.end(), [&](const auto& pair) { return pair.first == tensor.dtype; });
-  if (known == kElementBytes.end()) fields.fail("dtype", "F32, F16, BF16, I64 or U8", fields.member("dtype").describe());
+  if (known == kElementBytes.end()) fields.fail("dtype", "F32, F16, BF16, I64, U8, I8 or F8_E4M3", fields.member("dtype").describe());
   std::uint64_t bytes = known->second;
   for (const std::int64_t size : tensor.shape) {
     if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(size), &bytes)) {

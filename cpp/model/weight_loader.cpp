@@ -12,14 +12,6 @@ namespace {
 
 constexpr std::int64_t kBandBytes = std::int64_t{64} << 20;  // of a column shard's rows, read at a time
 
-std::int64_t stored_bytes(const TensorRecord& record) {
-  std::int64_t elements = 1;
-  for (const std::int64_t size : record.shape) elements *= size;
-  const auto value_bytes = static_cast<std::int64_t>(size_of(record.dtype));
-  if (record.encoding == TensorRecord::Encoding::dense) return elements * value_bytes;
-  return record.nnz * value_bytes + record.shape[0] * ((record.shape[1] + 7) / 8) + record.shape[0] * 8;
-}
-
 void convert_row(const Tensor& out, const Tensor& in) {
   visit_floating(in.dtype(), [&](auto in_tag) {
     using In = typename decltype(in_tag)::type;
@@ -52,16 +44,30 @@ OwnedSparseWeight stack(const std::vector<OwnedSparseWeight>& bands, Allocator& 
   return concat_rows(views, allocator);
 }
 
+OwnedScaledMatrix stack(const std::vector<OwnedScaledMatrix>& bands, Allocator& allocator) {
+  std::vector<ScaledMatrix> views;
+  for (const OwnedScaledMatrix& band : bands) views.push_back(band.view);
+  return stack_rows(views, allocator);
+}
+
 }  // namespace
 
 struct WeightLoader::Part {
-  bool sparse = false;
+  enum class Form { dense, scaled, sparse };
+  Form form = Form::dense;
   OwnedTensor dense;
-  OwnedSparseWeight bitmap;
+  OwnedScaledMatrix scaled;
+  OwnedSparseWeight bitmap;  // of floating or scaled values
 
-  DType dtype() const { return sparse ? bitmap.view.dtype() : dense.view.dtype(); }
-  std::int64_t rows() const { return sparse ? bitmap.view.rows : dense.view.size(0); }
-  std::int64_t cols() const { return sparse ? bitmap.view.cols : dense.view.size(1); }
+  static Form form_of(const TensorRecord& record) {
+    if (record.encoding == TensorRecord::Encoding::bitmap) return Form::sparse;
+    return is_scaled(record.dtype) ? Form::scaled : Form::dense;
+  }
+  bool is_sparse() const { return form == Form::sparse; }
+  DType dtype() const { return is_sparse() ? bitmap.view.dtype() : form == Form::scaled ? scaled.view.dtype() : dense.view.dtype(); }
+  std::int64_t group() const { return is_sparse() ? bitmap.view.group : form == Form::scaled ? scaled.view.group : 0; }
+  std::int64_t rows() const { return is_sparse() ? bitmap.view.rows : form == Form::scaled ? scaled.view.rows() : dense.view.size(0); }
+  std::int64_t cols() const { return is_sparse() ? bitmap.view.cols : form == Form::scaled ? scaled.view.cols() : dense.view.size(1); }
 };
 
 WeightLoader::WeightLoader(Mode mode, const Checkpoint& checkpoint, Ops& ops, Communicator& comm, ThreadPool& pool,
@@ -101,9 +107,11 @@ WeightLoader::Part WeightLoader::read_rows(const std::string& name, Range rows) 
     copy_matrix(part.dense.view, replacement->second.rows(rows.begin, rows.end), pool_);
     return part;
   }
-  part.sparse = record.encoding == TensorRecord::Encoding::bitmap;
-  if (part.sparse) {
+  part.form = Part::form_of(record);
+  if (part.is_sparse()) {
     part.bitmap = checkpoint_->read_sparse_rows(name, rows.begin, rows.end, host_, pool_);
+  } else if (part.form == Part::Form::scaled) {
+    part.scaled = checkpoint_->read_scaled_rows(name, rows.begin, rows.end, host_, pool_);
   } else {
     part.dense = checkpoint_->read_dense_rows(name, rows.begin, rows.end, host_, pool_);
   }
@@ -116,30 +124,41 @@ WeightLoader::Part WeightLoader::read_cols(const std::string& name, Range cols) 
   const TensorRecord& record = checkpoint_->manifest().tensors.at(name);
   const std::int64_t rows = record.shape[0];
   const std::int64_t all = record.shape[1];
-  const std::int64_t band = std::max<std::int64_t>(1, kBandBytes / (all * static_cast<std::int64_t>(size_of(record.dtype))));
+  const std::int64_t band = std::max<std::int64_t>(1, kBandBytes / bytes_of(record.dtype, all));
   Part part;
-  part.sparse = record.encoding == TensorRecord::Encoding::bitmap;
-  if (!part.sparse) part.dense = OwnedTensor(host_, record.dtype, {rows, cols.end - cols.begin});
+  part.form = Part::form_of(record);
+  if (part.form == Part::Form::dense) part.dense = OwnedTensor(host_, record.dtype, {rows, cols.end - cols.begin});
   std::vector<OwnedSparseWeight> kept;
+  std::vector<OwnedScaledMatrix> kept_scaled;
   for (std::int64_t begin = 0; begin < rows; begin += band) {
     const std::int64_t end = std::min(rows, begin + band);
-    if (part.sparse) {
+    if (part.is_sparse()) {
       const OwnedSparseWeight whole = checkpoint_->read_sparse_rows(name, begin, end, host_, pool_);
       kept.push_back(slice_cols(whole.view, cols.begin, cols.end, host_));
+    } else if (part.form == Part::Form::scaled) {
+      const OwnedScaledMatrix whole = checkpoint_->read_scaled_rows(name, begin, end, host_, pool_);
+      const ScaledMatrix own = column_slice(whole.view, cols.begin, cols.end);
+      kept_scaled.push_back(stack_rows({own}, host_));
     } else {
       const OwnedTensor whole = checkpoint_->read_dense_rows(name, begin, end, host_, pool_);
       copy_matrix(part.dense.view.rows(begin, end), whole.view.slice(1, cols.begin, cols.end), pool_);
     }
   }
-  if (part.sparse) part.bitmap = stack(kept, host_);
+  if (part.is_sparse()) part.bitmap = stack(kept, host_);
+  if (part.form == Part::Form::scaled) part.scaled = stack(kept_scaled, host_);
   report_progress(record);
   return part;
 }
 
+// Scaled values become f32, which holds what they stand for.
 OwnedTensor WeightLoader::plain(Part part) {
-  if (!part.sparse) return std::move(part.dense);
-  OwnedTensor dense(host_, part.dtype(), {part.rows(), part.cols()});
-  sparse_to_dense(part.bitmap.view, dense.view);
+  if (part.form == Part::Form::dense) return std::move(part.dense);
+  OwnedTensor dense(host_, is_scaled(part.dtype()) ? DType::f32 : part.dtype(), {part.rows(), part.cols()});
+  if (part.is_sparse()) {
+    sparse_to_dense(part.bitmap.view, dense.view);
+  } else {
+    scaled_to_dense(part.scaled.view, dense.view);
+  }
   return dense;
 }
 
@@ -151,41 +170,69 @@ OwnedTensor WeightLoader::read_plain(const std::string& name) {
   return vector;
 }
 
-// Parts of one encoding are stacked as they are; a mixture becomes sparse. Different dtypes meet in f32, which holds all of them.
+// Parts of one encoding are stacked as they are; a mixture becomes sparse. Different dtypes or scale groups meet in f32, which holds all of
+// them.
 std::unique_ptr<PackedWeight> WeightLoader::pack(std::vector<Part>& parts) {
-  const bool any_sparse = std::any_of(parts.begin(), parts.end(), [](const Part& part) { return part.sparse; });
-  const bool same = std::all_of(parts.begin(), parts.end(), [&](const Part& part) { return part.dtype() == parts[0].dtype(); });
-  const DType dtype = same ? parts[0].dtype() : DType::f32;
-  if (!any_sparse) {
-    if (parts.size() == 1) return ops_.pack(parts[0].dense.view);
-    std::int64_t rows = 0;
-    for (const Part& part : parts) rows += part.rows();
-    const OwnedTensor stacked(host_, dtype, {rows, parts[0].cols()});
-    rows = 0;
-    for (const Part& part : parts) {
-      copy_matrix(stacked.view.rows(rows, rows + part.rows()), part.dense.view, pool_);
-      rows += part.rows();
-    }
-    return ops_.pack(stacked.view);
-  }
-  std::vector<SparseWeight> views;
+  const bool same = std::all_of(parts.begin(), parts.end(),
+                                [&](const Part& part) { return part.dtype() == parts[0].dtype() && part.group() == parts[0].group(); });
+  const bool any_sparse = std::any_of(parts.begin(), parts.end(), [](const Part& part) { return part.is_sparse(); });
   for (Part& part : parts) {
-    if (!part.sparse) {
-      part.bitmap = sparse_from_dense(part.dense.view, host_);
-      part.dense = {};
-    }
-    if (part.bitmap.view.dtype() != dtype) {
-      Buffer values(host_, static_cast<std::size_t>(part.bitmap.view.nnz()) * size_of(dtype));
-      const Tensor converted = values.view(dtype, {part.bitmap.view.nnz()});
-      convert_row(converted, part.bitmap.view.values);
-      part.bitmap.values = std::move(values);
-      part.bitmap.view.values = converted;
-    }
-    views.push_back(part.bitmap.view);
+    if (!same) to_float32(part);
+    if (any_sparse) to_sparse(part);
   }
-  if (views.size() == 1) return ops_.pack(views[0]);
-  const OwnedSparseWeight stacked = concat_rows(views, host_);
+  if (any_sparse) {
+    if (parts.size() == 1) return ops_.pack(parts[0].bitmap.view);
+    std::vector<SparseWeight> views;
+    for (const Part& part : parts) views.push_back(part.bitmap.view);
+    return ops_.pack(concat_rows(views, host_).view);
+  }
+  if (is_scaled(parts[0].dtype())) {
+    if (parts.size() == 1) return ops_.pack(parts[0].scaled.view);
+    std::vector<ScaledMatrix> views;
+    for (const Part& part : parts) views.push_back(part.scaled.view);
+    return ops_.pack(stack_rows(views, host_).view);
+  }
+  if (parts.size() == 1) return ops_.pack(parts[0].dense.view);
+  std::int64_t rows = 0;
+  for (const Part& part : parts) rows += part.rows();
+  const OwnedTensor stacked(host_, parts[0].dtype(), {rows, parts[0].cols()});
+  rows = 0;
+  for (const Part& part : parts) {
+    copy_matrix(stacked.view.rows(rows, rows + part.rows()), part.dense.view, pool_);
+    rows += part.rows();
+  }
   return ops_.pack(stacked.view);
+}
+
+void WeightLoader::to_float32(Part& part) {
+  if (part.dtype() == DType::f32) return;
+  if (part.is_sparse() && is_floating(part.dtype())) {
+    const std::int64_t nnz = part.bitmap.view.nnz();
+    Buffer values(host_, static_cast<std::size_t>(nnz) * sizeof(float));
+    const Tensor converted = values.view(DType::f32, {nnz});
+    convert_row(converted, part.bitmap.view.values);
+    part.bitmap.values = std::move(values);
+    part.bitmap.view.values = converted;
+    return;
+  }
+  const bool was_sparse = part.is_sparse();
+  Part whole;
+  whole.dense = plain(std::move(part));
+  if (whole.dtype() != DType::f32) {
+    OwnedTensor converted(host_, DType::f32, {whole.rows(), whole.cols()});
+    copy_matrix(converted.view, whole.dense.view, pool_);
+    whole.dense = std::move(converted);
+  }
+  part = std::move(whole);
+  if (was_sparse) to_sparse(part);
+}
+
+void WeightLoader::to_sparse(Part& part) {
+  if (part.is_sparse()) return;
+  part.bitmap = part.form == Part::Form::scaled ? sparse_from_scaled(part.scaled.view, host_) : sparse_from_dense(part.dense.view, host_);
+  part.dense = {};
+  part.scaled = {};
+  part.form = Part::Form::sparse;
 }
 
 Linear WeightLoader::linear(const LinearSpec& spec) {
@@ -276,18 +323,18 @@ Vocabulary WeightLoader::vocabulary(const std::string& embedding_module, const s
   if (is_random()) return random_vocabulary(head, config);
   const Range own = own_range(config.vocab_size, comm_.size());
   vocabulary.row_begin = own.begin;
-  {
-    const OwnedTensor mine = plain(read_rows(name, own));
-    if (config.tie_word_embeddings) {
-      std::unique_ptr<PackedWeight> weight = ops_.pack(mine.view);
-      count_resident(weight->nbytes());
-      vocabulary.table = weight->table();
-      vocabulary.head = Linear(std::move(weight), {}, Shard::rows, {name});
-    }
-    if (!vocabulary.table.defined()) {
-      vocabulary.own_table = to_device(mine.view);
-      vocabulary.table = vocabulary.own_table.view;
-    }
+  std::vector<Part> mine(1);
+  mine[0] = read_rows(name, own);
+  if (config.tie_word_embeddings) {
+    if (mine[0].is_sparse()) mine[0].dense = plain(std::move(mine[0])), mine[0].form = Part::Form::dense;
+    std::unique_ptr<PackedWeight> weight = pack(mine);
+    count_resident(weight->nbytes());
+    vocabulary.table = weight->table();
+    vocabulary.head = Linear(std::move(weight), {}, Shard::rows, {name});
+  }
+  if (!vocabulary.table.defined()) {
+    vocabulary.own_table = to_device(plain(std::move(mine[0])).view);
+    vocabulary.table = vocabulary.own_table.view;
   }
   if (!config.tie_word_embeddings) vocabulary.head = linear(head);
   return vocabulary;

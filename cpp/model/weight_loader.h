@@ -70,6 +70,8 @@ class WeightLoader {
   Part read_cols(const std::string& name, Range cols);
   OwnedTensor read_plain(const std::string& name);  // dense, whatever its encoding
   OwnedTensor plain(Part part);
+  void to_float32(Part& part);
+  void to_sparse(Part& part);
   std::unique_ptr<PackedWeight> pack(std::vector<Part>& parts);
   OwnedTensor to_device(const Tensor& host);
   OwnedTensor bias(const LinearSpec& spec);

@@ -8,6 +8,22 @@ namespace gossamer {
 
 using detail::Door;
 
+namespace {
+
+void check_scales(const Door& door, const Ops& ops, DType dtype, const Tensor& scales, std::int64_t group, std::int64_t rows,
+                  std::int64_t cols) {
+  door.expect(is_scaled(dtype), "the weight's values are ", dtype, "; with scales they must be i8, e4m3 or i4");
+  door.expect(ops.takes(dtype), "the weight's values are ", dtype, ", which this device does not multiply (", ops.description(),
+              "); convert the model without --values, or use another device");
+  require_scale_group(group, cols, "pack");
+  door.host_tensor("scales", scales, 2);
+  door.of_dtype("scales", scales, DType::f32);
+  door.expect(scales.size(0) == rows && scales.size(1) == num_scale_groups(cols, group), "scales is ", scales, " but the weight is [", rows,
+              ", ", cols, "] and ", group, " columns share a scale");
+}
+
+}  // namespace
+
 std::unique_ptr<PackedWeight> Ops::pack(const Tensor& dense) {
   const Door door("pack", device());
   door.host_tensor("the weight", dense, 2);
@@ -25,7 +41,12 @@ std::unique_ptr<PackedWeight> Ops::pack(const SparseWeight& weight) {
   door.expect(weight.mask.size(0) == weight.rows && weight.mask.size(1) == weight.mask_stride(), "mask is ", weight.mask,
               " but the weight is [", weight.rows, ", ", weight.cols, "]");
   door.host_tensor("values", weight.values, 1);
-  door.floating("values", weight.values);
+  if (is_scaled(weight.dtype())) {
+    check_scales(door, *this, weight.dtype(), weight.scales, weight.group, weight.rows, weight.cols);
+  } else {
+    door.floating("values", weight.values);
+    door.expect(!weight.scales.defined(), "scales is ", weight.scales, " but values is ", weight.values);
+  }
   door.host_tensor("row_offsets", weight.row_offsets, 1);
   door.of_dtype("row_offsets", weight.row_offsets, DType::i64);
   door.expect(weight.row_offsets.size(0) == weight.rows + 1, "row_offsets is ", weight.row_offsets,
@@ -33,6 +54,18 @@ std::unique_ptr<PackedWeight> Ops::pack(const SparseWeight& weight) {
   const std::int64_t last_offset = weight.row_offsets.data<std::int64_t>()[weight.rows];
   door.expect(last_offset == weight.nnz(), "values is ", weight.values, " but row_offsets ends at ", last_offset);
   return do_pack_sparse(weight);
+}
+
+std::unique_ptr<PackedWeight> Ops::pack(const ScaledMatrix& dense) {
+  const Door door("pack", device());
+  door.host_tensor("the weight", dense.values, 2);
+  door.expect(dense.values.numel() > 0, "the weight is ", dense.values, "; both sizes must be positive");
+  check_scales(door, *this, dense.dtype(), dense.scales, dense.group, dense.rows(), dense.cols());
+  return do_pack_scaled(dense);
+}
+
+std::unique_ptr<PackedWeight> Ops::do_pack_scaled(const ScaledMatrix& dense) {
+  throw InternalError("a backend that takes " + std::string(name_of(dense.dtype())) + " does not pack it");
 }
 
 void Ops::upload(const Tensor& device_out, const Tensor& host) {

@@ -91,9 +91,11 @@ class Ops {
   virtual std::string description() const = 0;                                        // "cpu avx512-bf16, 2 threads"
   virtual std::optional<DeviceMemory> device_memory() const { return std::nullopt; }  // nullopt: the host's
 
-  // Weights are packed once, at load. Value dtypes are kept (f32, f16 or bf16).
+  // Weights are packed once, at load. Value dtypes are kept: f32, f16 or bf16, and the scaled ones (i8, e4m3, i4) that the device takes.
   std::unique_ptr<PackedWeight> pack(const Tensor& dense);         // host [m, k]
   std::unique_ptr<PackedWeight> pack(const SparseWeight& weight);  // host, validated
+  std::unique_ptr<PackedWeight> pack(const ScaledMatrix& dense);   // host, validated
+  virtual bool takes(DType values) const { return is_floating(values); }
   std::unique_ptr<PackedWeight> pack(const RandomWeight& weight);  // made where it is used
 
   // Host <-> device, contiguous, converting nothing. upload: the host's memory may change on return, and later verbs see what it held.
@@ -130,6 +132,7 @@ class Ops {
  protected:
   virtual std::unique_ptr<PackedWeight> do_pack_dense(const Tensor& dense) = 0;
   virtual std::unique_ptr<PackedWeight> do_pack_sparse(const SparseWeight& weight) = 0;
+  virtual std::unique_ptr<PackedWeight> do_pack_scaled(const ScaledMatrix& dense);   // of a dtype that takes() says
   virtual std::unique_ptr<PackedWeight> do_pack_random(const RandomWeight& weight);  // here: makes it on the host and packs that
   virtual void do_copy(const Tensor& out, const Tensor& in) = 0;                     // has read host memory on return
   virtual void do_embedding(const Tensor& out, const Tensor& table, const Tensor& ids, std::int64_t row_begin, bool accumulate) = 0;

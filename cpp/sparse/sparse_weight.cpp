@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "sparse/bits.h"
+#include "sparse/value_reader.h"
 
 namespace gossamer {
 namespace {
@@ -82,6 +83,18 @@ void scatter_row(const std::uint8_t* mask, std::int64_t mask_stride, std::int64_
   });
 }
 
+template <typename In, typename Out>
+void scatter_scaled_row(const std::uint8_t* mask, std::int64_t mask_stride, std::int64_t cols, ValueReader<In> values, const float* scales,
+                        std::int64_t group, Out* out) {
+  std::memset(static_cast<void*>(out), 0, static_cast<std::size_t>(cols) * sizeof(Out));
+  for_each_word(mask, mask_stride, 0, cols, [&](std::int64_t c, std::int64_t /*count*/, std::uint64_t word) {
+    for (; word != 0; word &= word - 1) {
+      const std::int64_t column = c + std::countr_zero(word);
+      out[column] = from_float<Out>(values.next() * scales[column / group]);
+    }
+  });
+}
+
 // Values and mask bits of any floating dtype by their width alone.
 template <typename F>
 void visit_width(DType dtype, F&& f) {
@@ -92,38 +105,47 @@ void visit_width(DType dtype, F&& f) {
   }
 }
 
-void set_views(OwnedSparseWeight& weight, std::int64_t rows, std::int64_t cols, std::int64_t nnz, DType dtype) {
+void set_views(OwnedSparseWeight& weight, std::int64_t rows, std::int64_t cols, std::int64_t nnz, DType dtype, std::int64_t group = 0) {
   weight.view.rows = rows;
   weight.view.cols = cols;
   weight.view.mask = weight.mask.view(DType::u8, {rows, (cols + 7) / 8});
   weight.view.values = weight.values.view(dtype, {nnz});
   weight.view.row_offsets = weight.row_offsets.view(DType::i64, {rows + 1});
+  weight.view.group = group;
+  if (group > 0) weight.view.scales = weight.scales.view(DType::f32, {rows, num_scale_groups(cols, group)});
 }
 
 Buffer allocate_for(Allocator& allocator, DType dtype, std::initializer_list<std::int64_t> shape) {
   return Buffer(allocator, static_cast<std::size_t>(Tensor(nullptr, dtype, shape).nbytes()));
 }
 
-std::size_t value_bytes(const SparseWeight& weight, std::int64_t count) {
-  return static_cast<std::size_t>(count) * size_of(weight.dtype());
-}
-
 }  // namespace
 
 double SparseWeight::sparsity() const {
   const double elements = static_cast<double>(rows) * static_cast<double>(cols);
-  return elements == 0.0 ? 0.0 : 1.0 - static_cast<double>(nnz()) / elements;
+  if (elements == 0.0) return 0.0;
+  // In i4 some rows store a value more than they keep.
+  const std::int64_t kept = dtype() == DType::i4 ? count_bits(mask.data<const std::uint8_t>(), mask.nbytes(), 0, 8 * mask.nbytes()) : nnz();
+  return 1.0 - static_cast<double>(kept) / elements;
 }
 
-std::int64_t SparseWeight::nbytes() const { return mask.nbytes() + values.nbytes() + row_offsets.nbytes(); }
+std::int64_t SparseWeight::nbytes() const { return mask.nbytes() + values.nbytes() + row_offsets.nbytes() + scales.nbytes(); }
 
-OwnedSparseWeight::OwnedSparseWeight(Allocator& allocator, std::int64_t rows, std::int64_t cols, std::int64_t nnz, DType dtype) {
+OwnedSparseWeight::OwnedSparseWeight(Allocator& allocator, std::int64_t rows, std::int64_t cols, std::int64_t nnz, DType dtype,
+                                     std::int64_t group) {
   require(rows >= 0 && cols >= 0 && nnz >= 0, "a sparse weight's sizes are not negative");
-  require(is_floating(dtype), "a sparse weight's values are f32, f16 or bf16, not " + std::string(name_of(dtype)));
+  require(is_floating(dtype) || is_scaled(dtype),
+          "a sparse weight's values are f32, f16, bf16, i8, e4m3 or i4, not " + std::string(name_of(dtype)));
+  if (is_scaled(dtype)) {
+    require_scale_group(group, cols, "a sparse weight");
+    scales = allocate_for(allocator, DType::f32, {rows, num_scale_groups(cols, group)});
+  } else {
+    require(group == 0, "a sparse weight of " + std::string(name_of(dtype)) + " has no scales");
+  }
   mask = allocate_for(allocator, DType::u8, {rows, (cols + 7) / 8});
   values = allocate_for(allocator, dtype, {nnz});
   row_offsets = allocate_for(allocator, DType::i64, {rows + 1});
-  set_views(*this, rows, cols, nnz, dtype);
+  set_views(*this, rows, cols, nnz, dtype, group);
 }
 
 OwnedSparseWeight sparse_from_dense(const Tensor& dense, Allocator& allocator) {
@@ -146,6 +168,71 @@ OwnedSparseWeight sparse_from_dense(const Tensor& dense, Allocator& allocator) {
   return weight;
 }
 
+namespace {
+
+// Bit i = the value at column c + i is not 0.
+template <typename T>
+std::uint64_t nonzero_scaled_word(const std::uint8_t* row, std::int64_t c, std::int64_t count) {
+  std::uint64_t word = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    bool kept = false;
+    if constexpr (std::is_same_v<T, Int4>) {
+      kept = nibble_at(row, c + i) != 0;
+    } else {
+      kept = (row[c + i] & (std::is_same_v<T, Float8E4M3> ? 0x7F : 0xFF)) != 0;
+    }
+    word |= std::uint64_t{kept} << i;
+  }
+  return word;
+}
+
+}  // namespace
+
+OwnedSparseWeight sparse_from_scaled(const ScaledMatrix& dense, Allocator& allocator) {
+  const std::int64_t rows = dense.rows();
+  const std::int64_t cols = dense.cols();
+  const DType dtype = dense.dtype();
+  OwnedSparseWeight weight(allocator, rows, cols, 0, dtype, dense.group);
+  auto* offsets = static_cast<std::int64_t*>(weight.row_offsets.data());
+  const auto row_of = [&](std::int64_t r) { return static_cast<const std::uint8_t*>(dense.values.select(0, r).raw()); };
+  const auto mask_of = [&](std::int64_t r) { return weight.view.mask.row<std::uint8_t>(r); };
+  offsets[0] = 0;
+  visit_values(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      std::int64_t kept = 0;
+      for (std::int64_t c = 0; c < cols; c += 64) {
+        const std::int64_t count = std::min<std::int64_t>(64, cols - c);
+        const std::uint64_t word = nonzero_scaled_word<T>(row_of(r), c, count);
+        store_bits(mask_of(r), c, count, word);
+        kept += count_ones(word);
+      }
+      offsets[r + 1] = offsets[r] + stored_values(dtype, kept);
+    }
+  });
+  weight.values = allocate_for(allocator, dtype, {offsets[rows]});
+  set_views(weight, rows, cols, offsets[rows], dtype, dense.group);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    auto* out = static_cast<std::uint8_t*>(weight.values.data()) + bytes_of(dtype, offsets[r]);
+    std::int64_t next = 0;
+    for_each_word(mask_of(r), weight.view.mask_stride(), 0, cols, [&](std::int64_t c, std::int64_t /*count*/, std::uint64_t word) {
+      for (; word != 0; word &= word - 1, ++next) {
+        const std::int64_t column = c + std::countr_zero(word);
+        if (dtype != DType::i4) {
+          out[next] = row_of(r)[column];
+        } else if (next % 2 == 0) {
+          out[next / 2] = static_cast<std::uint8_t>(nibble_at(row_of(r), column) & 15);
+        } else {
+          out[next / 2] = static_cast<std::uint8_t>(out[next / 2] | (nibble_at(row_of(r), column) & 15) << 4);
+        }
+      }
+    });
+    std::memcpy(weight.view.scales.row<float>(r), dense.scales.row<float>(r),
+                static_cast<std::size_t>(dense.scales.size(1)) * sizeof(float));
+  }
+  return weight;
+}
+
 void sparse_to_dense(const SparseWeight& weight, const Tensor& out) {
   require_host_matrix(out, "sparse_to_dense");
   require(out.size(0) == weight.rows && out.size(1) == weight.cols, "sparse_to_dense: out is " + out.to_string() + ", the weight is [" +
@@ -153,90 +240,21 @@ void sparse_to_dense(const SparseWeight& weight, const Tensor& out) {
                                                                         "]");
   const auto* mask = weight.mask.data<const std::uint8_t>();
   const auto* row_offsets = weight.row_offsets.data<const std::int64_t>();
-  visit_floating(weight.dtype(), [&](auto in_tag) {
+  const std::int64_t stride = weight.mask_stride();
+  visit_values(weight.dtype(), [&](auto in_tag) {
     using In = typename decltype(in_tag)::type;
     visit_floating(out.dtype(), [&](auto out_tag) {
       using Out = typename decltype(out_tag)::type;
       for (std::int64_t r = 0; r < weight.rows; ++r) {
-        scatter_row(mask + r * weight.mask_stride(), weight.mask_stride(), weight.cols, weight.values.data<const In>() + row_offsets[r],
-                    out.row<Out>(r));
+        if constexpr (is_scaled_type<In>) {
+          scatter_scaled_row(mask + r * stride, stride, weight.cols, ValueReader<In>(weight.values.raw(), row_offsets[r]),
+                             weight.scales.row<const float>(r), weight.group, out.row<Out>(r));
+        } else {
+          scatter_row(mask + r * stride, stride, weight.cols, weight.values.data<const In>() + row_offsets[r], out.row<Out>(r));
+        }
       }
     });
   });
-}
-
-OwnedSparseWeight slice_rows(const SparseWeight& weight, std::int64_t begin, std::int64_t end, Allocator& allocator) {
-  require(0 <= begin && begin <= end && end <= weight.rows, "slice_rows: [" + std::to_string(begin) + ", " + std::to_string(end) +
-                                                                ") is not inside " + std::to_string(weight.rows) + " rows");
-  const auto* row_offsets = weight.row_offsets.data<const std::int64_t>();
-  const std::int64_t first = row_offsets[begin];
-  const std::int64_t nnz = row_offsets[end] - first;
-  OwnedSparseWeight result(allocator, end - begin, weight.cols, nnz, weight.dtype());
-  const auto mask_bytes = static_cast<std::size_t>(weight.mask_stride());
-  std::memcpy(result.mask.data(), weight.mask.data<std::uint8_t>() + static_cast<std::size_t>(begin) * mask_bytes, result.mask.bytes());
-  std::memcpy(result.values.data(), static_cast<const std::byte*>(weight.values.raw()) + value_bytes(weight, first), result.values.bytes());
-  auto* out_offsets = static_cast<std::int64_t*>(result.row_offsets.data());
-  for (std::int64_t r = begin; r <= end; ++r) out_offsets[r - begin] = row_offsets[r] - first;
-  return result;
-}
-
-OwnedSparseWeight slice_cols(const SparseWeight& weight, std::int64_t begin, std::int64_t end, Allocator& allocator) {
-  require(0 <= begin && begin <= end && end <= weight.cols, "slice_cols: [" + std::to_string(begin) + ", " + std::to_string(end) +
-                                                                ") is not inside " + std::to_string(weight.cols) + " columns");
-  const auto* mask = weight.mask.data<const std::uint8_t>();
-  const auto* row_offsets = weight.row_offsets.data<const std::int64_t>();
-  const std::int64_t stride = weight.mask_stride();
-  std::int64_t nnz = 0;
-  for (std::int64_t r = 0; r < weight.rows; ++r) nnz += count_bits(mask + r * stride, stride, begin, end);
-
-  OwnedSparseWeight result(allocator, weight.rows, end - begin, nnz, weight.dtype());
-  const std::int64_t out_stride = result.view.mask_stride();
-  auto* out_mask = static_cast<std::uint8_t*>(result.mask.data());
-  auto* out_offsets = static_cast<std::int64_t*>(result.row_offsets.data());
-  auto* out_values = static_cast<std::byte*>(result.values.data());
-  const auto* values = static_cast<const std::byte*>(weight.values.raw());
-  out_offsets[0] = 0;
-  for (std::int64_t r = 0; r < weight.rows; ++r) {
-    const std::uint8_t* row = mask + r * stride;
-    std::int64_t kept = 0;
-    for_each_word(row, stride, begin, end, [&](std::int64_t c, std::int64_t count, std::uint64_t word) {
-      store_bits(out_mask + r * out_stride, c - begin, count, word);
-      kept += count_ones(word);
-    });
-    // A row's kept values of a column range lie next to each other.
-    const std::int64_t first = row_offsets[r] + count_bits(row, stride, 0, begin);
-    std::memcpy(out_values + value_bytes(weight, out_offsets[r]), values + value_bytes(weight, first), value_bytes(weight, kept));
-    out_offsets[r + 1] = out_offsets[r] + kept;
-  }
-  return result;
-}
-
-OwnedSparseWeight concat_rows(const std::vector<SparseWeight>& parts, Allocator& allocator) {
-  require(!parts.empty(), "concat_rows: needs at least one weight");
-  std::int64_t rows = 0;
-  std::int64_t nnz = 0;
-  for (const SparseWeight& part : parts) {
-    require(part.cols == parts[0].cols && part.dtype() == parts[0].dtype(), "concat_rows: the weights differ in columns or dtype");
-    rows += part.rows;
-    nnz += part.nnz();
-  }
-  OwnedSparseWeight result(allocator, rows, parts[0].cols, nnz, parts[0].dtype());
-  auto* mask = static_cast<std::byte*>(result.mask.data());
-  auto* values = static_cast<std::byte*>(result.values.data());
-  auto* offsets = static_cast<std::int64_t*>(result.row_offsets.data());
-  std::int64_t first = 0;
-  *offsets = 0;
-  for (const SparseWeight& part : parts) {
-    std::memcpy(mask, part.mask.raw(), static_cast<std::size_t>(part.mask.nbytes()));
-    std::memcpy(values, part.values.raw(), static_cast<std::size_t>(part.values.nbytes()));
-    mask += part.mask.nbytes();
-    values += part.values.nbytes();
-    const auto* part_offsets = part.row_offsets.data<const std::int64_t>();
-    for (std::int64_t r = 1; r <= part.rows; ++r) offsets[r] = first + part_offsets[r];
-    offsets += part.rows;
-    first += part.nnz();
-  }
-  return result;
 }
 
 SparseStatistics statistics(const SparseWeight& weight) {
@@ -244,14 +262,13 @@ SparseStatistics statistics(const SparseWeight& weight) {
   SparseStatistics result{};
   result.rows = weight.rows;
   result.cols = weight.cols;
-  result.nnz = weight.nnz();
   result.sparsity = weight.sparsity();
   result.row_density_histogram.assign(kBins, 0);
   if (weight.rows == 0 || weight.cols == 0) return result;
-  const auto* row_offsets = weight.row_offsets.data<const std::int64_t>();
   result.min_row_nnz = weight.cols;
   for (std::int64_t r = 0; r < weight.rows; ++r) {
-    const std::int64_t kept = row_offsets[r + 1] - row_offsets[r];
+    const std::int64_t kept = count_bits(weight.mask.row<const std::uint8_t>(r), weight.mask_stride(), 0, weight.cols);
+    result.nnz += kept;
     result.min_row_nnz = std::min(result.min_row_nnz, kept);
     result.max_row_nnz = std::max(result.max_row_nnz, kept);
     result.empty_rows += kept == 0 ? 1 : 0;

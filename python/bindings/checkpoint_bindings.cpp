@@ -30,6 +30,7 @@ nb::dict tensors(const Checkpoint& checkpoint) {
     entry["shape"] = nb::cast(record.shape);
     entry["shard"] = to_str(record.shard);
     if (sparse) entry["nnz"] = record.nnz;
+    if (is_scaled(record.dtype)) entry["scale_group"] = record.scale_group;
     result[to_str(name)] = entry;
   }
   return result;
@@ -56,7 +57,7 @@ nb::tuple read_sparse(const Checkpoint& checkpoint, const std::string& name) {
   }
   const SparseWeight view = weight.view;
   return nb::make_tuple(to_numpy(std::move(weight.mask), DType::u8, {view.rows, view.mask_stride()}),
-                        to_numpy(std::move(weight.values), view.dtype(), {view.nnz()}),
+                        to_numpy(std::move(weight.values), view.dtype(), {view.dtype() == DType::i4 ? view.nnz() / 2 : view.nnz()}),
                         to_numpy(std::move(weight.row_offsets), DType::i64, {view.rows + 1}));
 }
 
@@ -67,6 +68,9 @@ nb::dlpack::dtype numpy_dtype(DType dtype) {
     case DType::bf16: return nb::dtype<std::uint16_t>();
     case DType::i64: return nb::dtype<std::int64_t>();
     case DType::i32: return nb::dtype<std::int32_t>();
+    case DType::i8: return nb::dtype<std::int8_t>();
+    case DType::e4m3:
+    case DType::i4:
     case DType::u8: return nb::dtype<std::uint8_t>();
   }
   throw InternalError("a dtype without a numpy form");
@@ -95,7 +99,7 @@ void require_dtype(const HostArray& array, DType dtype, std::string_view name) {
 
 DType dtype_from_name(const std::string& name) {
   const std::optional<DType> dtype = parse_dtype(name);
-  require(dtype.has_value(), "dtype must be f32, f16, bf16, i64, i32 or u8, not " + printable(name));
+  require(dtype.has_value(), "dtype must be f32, f16, bf16, i64, i32, u8, i8, e4m3 or i4, not " + printable(name));
   return *dtype;
 }
 
@@ -103,10 +107,10 @@ void bind_checkpoint(nb::module_& module) {
   nb::class_<Checkpoint>(module, "Checkpoint", "A model directory, its manifest and small files verified.")
       .def_static("open", &open_checkpoint, nb::arg("path"), nb::arg("verify") = "full", nb::arg("allow_symlinks") = false)
       .def("side_file", &side_file, nb::arg("name"), "Contents, digest checked; empty when the manifest has no such file.")
-      .def("tensors", &tensors, "Logical name -> {encoding, dtype, shape, shard, nnz}.")
-      .def("read_dense", &read_dense, nb::arg("name"), "The tensor; bf16 as uint16 bits.")
+      .def("tensors", &tensors, "Logical name -> {encoding, dtype, shape, shard, nnz, scale_group}.")
+      .def("read_dense", &read_dense, nb::arg("name"), "The tensor, which has no scales; bf16 as uint16 bits.")
       .def("read_sparse", &read_sparse, nb::arg("name"),
-           "(mask u8 [rows, ceil(cols/8)], values [nnz], row_offsets i64 [rows + 1]); bf16 as uint16 bits.")
+           "(mask u8 [rows, ceil(cols/8)], values [nnz], row_offsets i64 [rows + 1]), without scales; bf16 as uint16 bits, e4m3 and pairs of i4 as uint8.")
       .def_prop_ro("digest", [](const Checkpoint& c) { return c.manifest().digest; })
       .def_prop_ro("model_id", [](const Checkpoint& c) { return c.manifest().model_id; })
       .def_prop_ro("architecture", [](const Checkpoint& c) { return c.manifest().architecture; });

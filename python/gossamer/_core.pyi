@@ -438,14 +438,14 @@ class Checkpoint:
         """Contents, digest checked; empty when the manifest has no such file."""
 
     def tensors(self) -> dict:
-        """Logical name -> {encoding, dtype, shape, shard, nnz}."""
+        """Logical name -> {encoding, dtype, shape, shard, nnz, scale_group}."""
 
     def read_dense(self, name: str) -> object:
-        """The tensor; bf16 as uint16 bits."""
+        """The tensor, which has no scales; bf16 as uint16 bits."""
 
     def read_sparse(self, name: str) -> tuple:
         """
-        (mask u8 [rows, ceil(cols/8)], values [nnz], row_offsets i64 [rows + 1]); bf16 as uint16 bits.
+        (mask u8 [rows, ceil(cols/8)], values [nnz], row_offsets i64 [rows + 1]), without scales; bf16 as uint16 bits, e4m3 and pairs of i4 as uint8.
         """
 
     @property

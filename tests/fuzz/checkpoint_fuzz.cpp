@@ -76,7 +76,8 @@ Files unpack(std::string_view input) {
 std::vector<std::string> seeds() {
   constexpr std::size_t kMaxSeed = 16384;  // the cases about sheer size would only slow the fuzzer down
   std::vector<Files> directories{testing::tiny_checkpoint().build()};
-  for (const auto& cases : {testing::malformed_manifests(), testing::malformed_shards(), testing::malformed_weights()}) {
+  for (const auto& cases :
+       {testing::malformed_manifests(), testing::malformed_shards(), testing::malformed_weights(), testing::malformed_scales()}) {
     for (const testing::MalformedCase& malformed : cases) directories.push_back(malformed.make());
   }
   std::vector<std::string> packed;

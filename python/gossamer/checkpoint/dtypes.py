@@ -1,4 +1,4 @@
-"""The three stored dtypes, in the manifest's, safetensors' and numpy's names."""
+"""The stored dtypes, in the manifest's, safetensors' and numpy's names: three floating ones, and those of values that have scales."""
 
 from __future__ import annotations
 
@@ -8,12 +8,29 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DTYPES", "SAFETENSORS_NAMES", "Array", "bits_of", "dtype_name", "first_nonfinite", "is_nonzero"]
+__all__ = [
+    "DTYPES",
+    "SAFETENSORS_NAMES",
+    "SCALED_DTYPES",
+    "STORED_DTYPES",
+    "Array",
+    "bits_of",
+    "dtype_name",
+    "first_nonfinite",
+    "is_nonzero",
+]
 
 Array = npt.NDArray[Any]
 
 DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2"), "bf16": np.dtype(ml_dtypes.bfloat16)}
-SAFETENSORS_NAMES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
+# i4: two to a byte, the first in the low bits.
+SCALED_DTYPES: dict[str, np.dtype[Any]] = {
+    "i8": np.dtype(np.int8),
+    "e4m3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "i4": np.dtype(np.uint8),
+}
+STORED_DTYPES = DTYPES | SCALED_DTYPES
+SAFETENSORS_NAMES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "i8": "I8", "e4m3": "F8_E4M3", "i4": "U8"}
 _BITS: dict[int, Any] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 _SIGN = {2: 0x8000, 4: 0x8000_0000}
 _EXPONENT = {"f32": 0x7F80_0000, "f16": 0x7C00, "bf16": 0x7F80}

@@ -35,6 +35,8 @@ def export_model(
 ) -> list[Path]:
     """Expand every tensor to dense, in the dtype it is stored in; returns the paths of the files written.
 
+    Values with scales are multiplied out, in the dtype of the model's other tensors.
+
     The directory loads with `AutoModelForCausalLM.from_pretrained` and appears when it is complete.
 
     Raises
@@ -55,12 +57,15 @@ def export_model(
         try:
             if not shards.resume():
                 staged.clear()
-            shards.require_space(sum(r.size * DTYPES[r.dtype].itemsize + 1024 for r in manifest.tensors.values()), staged.destination)
+            dtypes = {name: _exported_dtype(record, manifest) for name, record in manifest.tensors.items()}
+            sizes = [record.size * DTYPES[dtypes[name]].itemsize + 1024 for name, record in manifest.tensors.items()]
+            shards.require_space(sum(sizes), staged.destination)
             done, total = 0, sum(record.size for record in manifest.tensors.values())
             for name, record in manifest.tensors.items():
                 if not shards.is_finished(name):
-                    part = PhysicalTensor(name, SAFETENSORS_NAMES[record.dtype], reader.dense(name))
-                    shards.add(name, TensorRecord("dense", record.dtype, record.shape, ""), [part])
+                    values = reader.dense(name).astype(DTYPES[dtypes[name]], copy=False)
+                    part = PhysicalTensor(name, SAFETENSORS_NAMES[dtypes[name]], values)
+                    shards.add(name, TensorRecord("dense", dtypes[name], record.shape, ""), [part])
                 done += record.size
                 report(done, total, name)
             shards.flush()
@@ -96,11 +101,16 @@ def _config(reader: ModelReader) -> bytes:
 
 
 def most_common_dtype(manifest: Manifest) -> str:
-    """The dtype of most of the weights."""
+    """The dtype of most of the weights that have no scales."""
     sizes = dict.fromkeys(DTYPES, 0)
     for record in manifest.tensors.values():
-        sizes[record.dtype] += record.size
+        if not record.is_scaled:
+            sizes[record.dtype] += record.size
     return max(sizes, key=lambda name: sizes[name])
+
+
+def _exported_dtype(record: TensorRecord, manifest: Manifest) -> str:
+    return most_common_dtype(manifest) if record.is_scaled else record.dtype
 
 
 def _foreign_files(directory: Path) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gossamer.checkpoint.dtypes import DTYPES, is_nonzero
-from gossamer.checkpoint.manifest import TensorRecord
+from gossamer.checkpoint.bitmap import BitmapTensor, pack_scaled
+from gossamer.checkpoint.dtypes import STORED_DTYPES, Array, is_nonzero
 from gossamer.checkpoint.reader import ModelReader
+from gossamer.checkpoint.scaled import ScaledMatrix
 
 __all__ = ["ModelSummary", "TensorSummary", "histogram", "plot_histogram", "summarize"]
 
@@ -52,8 +53,8 @@ class ModelSummary:
 
     @property
     def dense_bytes(self) -> int:
-        """What the tensors would take if all were dense."""
-        return sum(tensor.size * DTYPES[tensor.dtype].itemsize for tensor in self.tensors)
+        """What the tensors would take if all were dense, of the dtypes they have."""
+        return sum(dense_bytes(tensor.dtype, tensor.size) for tensor in self.tensors)
 
     def as_json(self) -> dict[str, Any]:
         tensors = [{**asdict(tensor), "sparsity": tensor.sparsity} for tensor in self.tensors]
@@ -79,9 +80,8 @@ def summarize(model: str | os.PathLike[str], *, read_data: bool = True) -> Model
         for name, record in manifest.tensors.items():
             zeros = None if record.nnz is None else record.size - record.nnz
             if read_data:
-                values = reader.dense(name) if record.encoding == "dense" else reader.bitmap(name).values
-                zeros = record.size - int(np.count_nonzero(is_nonzero(values)))
-            tensors.append(TensorSummary(name, record.encoding, record.dtype, record.shape, record.size, zeros, _stored_bytes(record)))
+                zeros = record.size - _nonzeros(reader.stored(name))
+            tensors.append(TensorSummary(name, record.encoding, record.dtype, record.shape, record.size, zeros, record.stored_bytes))
         return ModelSummary(
             architecture=manifest.architecture,
             model_id=manifest.model_id,
@@ -93,12 +93,19 @@ def summarize(model: str | os.PathLike[str], *, read_data: bool = True) -> Model
         )
 
 
-def _stored_bytes(record: TensorRecord) -> int:
-    itemsize = DTYPES[record.dtype].itemsize
-    if record.nnz is None:
-        return record.size * itemsize
-    rows, cols = record.shape
-    return record.nnz * itemsize + rows * ((cols + 7) // 8) + 8 * rows + 16
+def _nonzeros(stored: Array | BitmapTensor | ScaledMatrix) -> int:
+    if isinstance(stored, ScaledMatrix):
+        return int(np.count_nonzero(pack_scaled(stored).mask()))
+    if isinstance(stored, BitmapTensor):
+        if stored.scaled_dtype is not None:
+            return int(np.count_nonzero(is_nonzero(stored.dense())))
+        stored = stored.values
+    return int(np.count_nonzero(is_nonzero(stored)))
+
+
+def dense_bytes(dtype: str, size: int) -> int:
+    """Bytes of so many values, without scales."""
+    return (size + 1) // 2 if dtype == "i4" else size * STORED_DTYPES[dtype].itemsize
 
 
 def histogram(tensors: list[TensorSummary]) -> list[int]:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gossamer.checkpoint.digest import CHUNK_BYTES, FileRecord, digest_of_chunks, model_id
+from gossamer.checkpoint.dtypes import SCALED_DTYPES, STORED_DTYPES
 from gossamer.checkpoint.faults import fault
+from gossamer.checkpoint.scaled import SCALE_GROUP_UNIT
 from gossamer.checkpoint.strict_json import parse_object
 from gossamer.errors import CheckpointVersionError, ChecksumError
 
@@ -19,7 +21,7 @@ __all__ = ["FORMAT_VERSION", "MANIFEST_NAME", "Manifest", "TensorRecord", "is_fi
 MANIFEST_NAME = "gossamer.json"
 FORMAT = "gossamer-checkpoint"
 FORMAT_VERSION = 1
-KNOWN_FEATURES = frozenset({"bitmap"})
+KNOWN_FEATURES = frozenset({"bitmap", "scales"})
 _MAX_BYTES = 64 * 1024 * 1024
 _MAX_DEPTH = 8
 _PREFIX = b'{"digest": "sha256:'
@@ -36,21 +38,49 @@ def is_file_name(name: object) -> bool:
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """One logical tensor: encoding "dense" or "bitmap", dtype "f32", "f16" or "bf16"; nnz for a bitmap only."""
+    """One logical tensor.
+
+    Attributes
+    ----------
+    encoding : "dense" or "bitmap"
+    dtype : "f32", "f16", "bf16"; "i8", "e4m3" or "i4", which have scales
+    shape : logical, whatever the encoding
+    shard : file name
+    nnz : stored values, for a bitmap only
+    scale_group : of a scaled dtype: columns that share a scale, None for all of a row
+    """
 
     encoding: str
     dtype: str
     shape: tuple[int, ...]
     shard: str
     nnz: int | None = None
+    scale_group: int | None = None
 
     @property
     def size(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def is_scaled(self) -> bool:
+        return self.dtype in SCALED_DTYPES
+
+    @property
+    def stored_bytes(self) -> int:
+        """What the tensor takes on disk, but for its names."""
+        rows, cols = self.shape if len(self.shape) == 2 else (1, self.size)
+        scale_bytes = 4 * rows * (1 if self.scale_group is None else -(-cols // self.scale_group)) if self.is_scaled else 0
+        item = STORED_DTYPES[self.dtype].itemsize
+        if self.nnz is None:
+            return rows * ((cols + 1) // 2 if self.dtype == "i4" else cols * item) + scale_bytes
+        values = self.nnz // 2 if self.dtype == "i4" else self.nnz * item
+        return values + rows * ((cols + 7) // 8) + 8 * rows + 16 + scale_bytes
+
     def as_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {"encoding": self.encoding, "dtype": self.dtype, "shape": list(self.shape), "shard": self.shard}
-        return out if self.nnz is None else out | {"nnz": self.nnz}
+        if self.nnz is not None:
+            out["nnz"] = self.nnz
+        return out | {"scale_group": self.scale_group} if self.is_scaled else out
 
 
 @dataclass(frozen=True)
@@ -82,7 +112,7 @@ class Manifest:
         def table(rows: dict[str, Any]) -> str:
             return "{\n" + ",\n".join(f"    {line(name)}: {line(value)}" for name, value in rows.items()) + "\n  }"
 
-        features = ["bitmap"] if any(t.encoding == "bitmap" for t in self.tensors.values()) else []
+        features = _features(self.tensors)
         files = {name: {"bytes": f.bytes, "sha256": f.sha256, "chunks": list(f.chunks)} for name, f in sorted(self.files.items())}
         members = [
             ("format", line(FORMAT)),
@@ -125,8 +155,9 @@ class Manifest:
         for name, record in tensors.items():
             if record.shard not in files:
                 raise _wrong("A tensor lies in a file that the manifest does not list", tensor=name, field="shard", found=record.shard)
-        if any(t.encoding == "bitmap" for t in tensors.values()) and "bitmap" not in raw["required_features"]:
-            raise _wrong('A tensor is a bitmap, but "bitmap" is not a required feature', field="required_features")
+        for feature in _features(tensors):
+            if feature not in raw["required_features"]:
+                raise _wrong(f'A tensor uses "{feature}", which is not a required feature', field="required_features")
         pruning = raw.get("pruning")
         if pruning is not None and not isinstance(pruning, dict):
             raise _wrong("A member has the wrong type", field="pruning", expected="an object or null", found=type(pruning).__name__)
@@ -142,6 +173,11 @@ class Manifest:
         if raw.get("model_id") != manifest.model_id:
             raise _wrong("The model's id is not that of its files", field="model_id", expected=manifest.model_id, found=raw.get("model_id"))
         return manifest
+
+
+def _features(tensors: dict[str, TensorRecord]) -> list[str]:
+    used = {"bitmap": any(t.encoding == "bitmap" for t in tensors.values()), "scales": any(t.is_scaled for t in tensors.values())}
+    return [feature for feature, is_used in used.items() if is_used]
 
 
 def _wrong(what: str, **where: Any) -> Exception:
@@ -183,22 +219,39 @@ def _tensor(name: str, raw: Any) -> TensorRecord:
     encoding = raw.get("encoding") if isinstance(raw, dict) else None
     if encoding not in ("dense", "bitmap"):
         raise _wrong("Unknown encoding", tensor=name, field="encoding", expected="dense or bitmap", found=encoding)
-    members = {"encoding", "dtype", "shape", "shard"} | ({"nnz"} if encoding == "bitmap" else set())
+    dtype = raw.get("dtype")
+    if not isinstance(dtype, str) or dtype not in STORED_DTYPES:
+        raise _wrong("Unknown dtype", tensor=name, field="dtype", expected=", ".join(STORED_DTYPES), found=dtype)
+    members = {"encoding", "dtype", "shape", "shard"}
+    members |= {"nnz"} if encoding == "bitmap" else set()
+    members |= {"scale_group"} if dtype in SCALED_DTYPES else set()
     if set(raw) != members:
         raise _wrong("A tensor's record has the wrong members", tensor=name, expected=sorted(members), found=sorted(raw))
-    if raw["dtype"] not in ("f32", "f16", "bf16"):
-        raise _wrong("Unknown dtype", tensor=name, field="dtype", expected="f32, f16 or bf16", found=raw["dtype"])
     shape = raw["shape"]
     if not isinstance(shape, list) or len(shape) > 8 or not all(_is_count(n) for n in shape) or math.prod(shape) >= 2**63:
         raise _wrong("Not a shape", tensor=name, field="shape", found=shape)
     if not is_file_name(raw["shard"]):
         raise _wrong("Not a bare file name", tensor=name, field="shard", found=raw["shard"])
+    if (encoding == "bitmap" or dtype in SCALED_DTYPES) and (len(shape) != 2 or not name.endswith(".weight")):
+        raise _wrong("Only matrices named *.weight can be bitmaps or have scales", tensor=name, field="shape", found=shape)
+    record = TensorRecord(encoding, dtype, tuple(shape), raw["shard"], raw.get("nnz"), raw.get("scale_group"))
     if encoding == "bitmap":
-        if len(shape) != 2 or not name.endswith(".weight"):
-            raise _wrong("Only matrices named *.weight can be bitmaps", tensor=name, field="shape", found=shape)
-        if not _is_count(raw["nnz"]) or raw["nnz"] > math.prod(shape):
-            raise _wrong("Not a count of kept values", tensor=name, field="nnz", expected=f"0 to {math.prod(shape)}", found=raw["nnz"])
-    return TensorRecord(encoding, raw["dtype"], tuple(shape), raw["shard"], raw.get("nnz"))
+        _check_nnz(name, record)
+    if record.scale_group is not None:
+        group = record.scale_group
+        if not _is_count(group) or not 0 < group < shape[1] or group % SCALE_GROUP_UNIT:
+            raise _wrong("Not a number of columns that can share a scale", tensor=name, field="scale_group",
+                         expected=f"null, or less than {shape[1]} and a multiple of {SCALE_GROUP_UNIT}", found=group)  # fmt: skip
+    return record
+
+
+def _check_nnz(name: str, record: TensorRecord) -> None:
+    rows, cols = record.shape
+    most = rows * ((cols + 1) // 2 * 2 if record.dtype == "i4" else cols)
+    if not _is_count(record.nnz) or record.nnz is None or record.nnz > most:
+        raise _wrong("Not a count of kept values", tensor=name, field="nnz", expected=f"0 to {most}", found=record.nnz)
+    if record.dtype == "i4" and record.nnz % 2:
+        raise _wrong("Rows of i4 take an even number of values", tensor=name, field="nnz", expected="an even number", found=record.nnz)
 
 
 def _file(name: str, raw: Any) -> FileRecord:

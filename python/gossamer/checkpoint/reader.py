@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from gossamer.checkpoint.bitmap import BitmapTensor, pack, validate
+from gossamer.checkpoint.bitmap import BitmapTensor, pack, pack_scaled, validate
 from gossamer.checkpoint.digest import CHUNK_BYTES, FileRecord, hash_threads
-from gossamer.checkpoint.dtypes import DTYPES, SAFETENSORS_NAMES, Array
+from gossamer.checkpoint.dtypes import SAFETENSORS_NAMES, STORED_DTYPES, Array
 from gossamer.checkpoint.faults import fault
 from gossamer.checkpoint.manifest import MANIFEST_NAME, Manifest, TensorRecord
 from gossamer.checkpoint.safe_files import SafeFile, open_in
+from gossamer.checkpoint.scaled import ScaledMatrix, validate_scaled
 from gossamer.checkpoint.shard import Part, header_length, parse_header
 from gossamer.errors import ChecksumError
 
@@ -110,15 +111,31 @@ class ModelReader:
         return bytes(file.read(0, file.size))
 
     def dense(self, name: str) -> Array:
-        """The tensor as an f32, f16 or bf16 array, whatever its encoding."""
+        """The tensor as an f32, f16 or bf16 array, whatever its encoding; f32 where it has scales."""
+        stored = self.stored(name)
+        return stored.dense() if isinstance(stored, BitmapTensor | ScaledMatrix) else stored
+
+    def stored(self, name: str) -> Array | BitmapTensor | ScaledMatrix:
+        """The tensor in the encoding it is stored in."""
         record = self.record(name)
-        return self._read(record, name) if record.encoding == "dense" else self.bitmap(name).dense()
+        if record.encoding == "bitmap":
+            return self.bitmap(name)
+        return self._scaled(name, record) if record.is_scaled else self._read(record, name)
+
+    def _scaled(self, name: str, record: TensorRecord) -> ScaledMatrix:
+        shape = (record.shape[0], record.shape[1])
+        matrix = ScaledMatrix(record.dtype, shape, self._read(record, name), self._scales(name, record), record.scale_group)
+        validate_scaled(matrix, name, record.shard)
+        return matrix
+
+    def _scales(self, name: str, record: TensorRecord) -> Array:
+        return self._read(record, f"{name.removesuffix('.weight')}.scale", np.dtype("<f4"))
 
     def bitmap(self, name: str) -> BitmapTensor:
         """A matrix as a bitmap; a dense one is packed, keeping what is not zero."""
         record = self.record(name)
         if record.encoding == "dense":
-            return pack(self._read(record, name))
+            return pack_scaled(self._scaled(name, record)) if record.is_scaled else pack(self._read(record, name))
         stem = name.removesuffix(".weight")
         shape = self._read(record, f"{stem}.shape", np.dtype("<i8"))
         if tuple(shape.tolist()) != record.shape:
@@ -129,19 +146,22 @@ class ModelReader:
             values=self._read(record, f"{stem}.compressed"),
             bitmask=self._read(record, f"{stem}.bitmask", np.dtype("u1")),
             row_offsets=self._read(record, f"{stem}.row_offsets", np.dtype("<i8")),
+            scaled_dtype=record.dtype if record.is_scaled else None,
+            scales=self._scales(name, record) if record.is_scaled else None,
+            group=record.scale_group,
         )
         validate(tensor, name, record.shard)
         return tensor
 
-    def tensors(self) -> Iterator[tuple[str, Array | BitmapTensor]]:
+    def tensors(self) -> Iterator[tuple[str, Array | BitmapTensor | ScaledMatrix]]:
         """Every tensor in the encoding it is stored in."""
-        for name, record in self.manifest.tensors.items():
-            yield name, self.dense(name) if record.encoding == "dense" else self.bitmap(name)
+        for name in self.manifest.tensors:
+            yield name, self.stored(name)
 
     def _read(self, record: TensorRecord, part_name: str, dtype: np.dtype[Any] | None = None) -> Array:
         part = self._parts[record.shard][part_name]
         data = self._files[record.shard].read(part.offset, part.nbytes)
-        return np.frombuffer(data, dtype or DTYPES[record.dtype]).reshape(part.shape)
+        return np.frombuffer(data, dtype or STORED_DTYPES[record.dtype]).reshape(part.shape)
 
     def close(self) -> None:
         self._stack.close()
@@ -156,16 +176,26 @@ class ModelReader:
 def _expected_parts(name: str, record: TensorRecord) -> dict[str, tuple[str, tuple[int, ...]]]:
     """The physical tensors that a logical one implies: name → (safetensors dtype, shape)."""
     dtype = SAFETENSORS_NAMES[record.dtype]
-    if record.encoding == "dense":
+    if record.encoding == "dense" and not record.is_scaled:
         return {name: (dtype, record.shape)}
     rows, cols = record.shape
     stem = name.removesuffix(".weight")
-    return {
-        f"{stem}.shape": ("I64", (2,)),
-        f"{stem}.row_offsets": ("I64", (rows,)),
-        f"{stem}.compressed": (dtype, (record.nnz or 0,)),
-        f"{stem}.bitmask": ("U8", (rows, (cols + 7) // 8)),
-    }
+    halves = record.dtype == "i4"  # two to a byte
+    parts: dict[str, tuple[str, tuple[int, ...]]] = {}
+    if record.encoding == "dense":
+        parts[name] = (dtype, (rows, (cols + 1) // 2 if halves else cols))
+    else:
+        nnz = record.nnz or 0
+        parts |= {
+            f"{stem}.shape": ("I64", (2,)),
+            f"{stem}.row_offsets": ("I64", (rows,)),
+            f"{stem}.compressed": (dtype, (nnz // 2 if halves else nnz,)),
+            f"{stem}.bitmask": ("U8", (rows, (cols + 7) // 8)),
+        }
+    if record.is_scaled:
+        group = record.scale_group
+        parts[f"{stem}.scale"] = ("F32", (rows,) if group is None else (rows, -(-cols // group)))
+    return parts
 
 
 class _VerifiedFile:

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,7 @@ class ShardWriter:
             self._io.rename(self._directory / _temporary_name(index), self._directory / name)
             files[name] = shard.record
             for tensor, r in shard.tensors.items():
-                tensors[tensor] = TensorRecord(r.encoding, r.dtype, r.shape, name, r.nnz)
+                tensors[tensor] = replace(r, shard=name)
         return tensors, files
 
 

@@ -17,6 +17,7 @@ from gossamer.checkpoint.dtypes import SAFETENSORS_NAMES, Array, dtype_name, fir
 from gossamer.checkpoint.faults import fault
 from gossamer.checkpoint.file_io import FileIO
 from gossamer.checkpoint.manifest import MANIFEST_NAME, Manifest, TensorRecord, is_file_name
+from gossamer.checkpoint.scaled import ScaledMatrix, validate_scaled
 from gossamer.checkpoint.shard_writer import MAX_SHARD_BYTES, PhysicalTensor, ShardWriter, shard_name
 from gossamer.checkpoint.staging import StagedDirectory
 
@@ -106,6 +107,28 @@ class ModelWriter:
         part = PhysicalTensor(name, SAFETENSORS_NAMES[dtype], array)
         self._shards.add(name, TensorRecord("dense", dtype, array.shape, ""), [part])
 
+    def add(self, name: str, tensor: Array | BitmapTensor | ScaledMatrix) -> None:
+        """Store a tensor in the encoding it has."""
+        if isinstance(tensor, BitmapTensor):
+            self.add_bitmap(name, tensor)
+        elif isinstance(tensor, ScaledMatrix):
+            self.add_scaled(name, tensor)
+        else:
+            self.add_dense(name, tensor)
+
+    def add_scaled(self, name: str, matrix: ScaledMatrix) -> None:
+        """Store a dense matrix of small values and their scales."""
+        if self._is_taken(name):
+            return
+        if not name.endswith(".weight"):
+            raise ValueError(f"only a tensor named *.weight can have scales, not {name!r}")
+        validate_scaled(matrix, name)
+        parts = [
+            PhysicalTensor(f"{name.removesuffix('.weight')}.scale", "F32", np.ascontiguousarray(matrix.scales)),
+            PhysicalTensor(name, SAFETENSORS_NAMES[matrix.dtype], np.ascontiguousarray(matrix.values)),
+        ]
+        self._shards.add(name, TensorRecord("dense", matrix.dtype, matrix.shape, "", None, matrix.group), parts)
+
     def add_bitmap(self, name: str, matrix: Array | BitmapTensor, mask: npt.NDArray[np.bool_] | None = None) -> None:
         """Store a matrix as a bitmap: what `mask` (bool, same shape) keeps, or without a mask what is not zero."""
         if self._is_taken(name):
@@ -113,17 +136,19 @@ class ModelWriter:
         if not name.endswith(".weight"):
             raise ValueError(f"only a tensor named *.weight can be a bitmap, not {name!r}")
         packed = matrix if isinstance(matrix, BitmapTensor) else pack(matrix, mask)
-        dtype = dtype_name(packed.values)
+        dtype = packed.dtype
         validate(packed, name)
-        self._require_finite(name, packed)
+        if packed.scales is None:
+            self._require_finite(name, packed)
         stem = name.removesuffix(".weight")
         parts = [
             PhysicalTensor(f"{stem}.shape", "I64", np.array(packed.shape, np.int64)),
             PhysicalTensor(f"{stem}.row_offsets", "I64", packed.row_offsets),
+            *([] if packed.scales is None else [PhysicalTensor(f"{stem}.scale", "F32", np.ascontiguousarray(packed.scales))]),
             PhysicalTensor(f"{stem}.compressed", SAFETENSORS_NAMES[dtype], np.ascontiguousarray(packed.values)),
             PhysicalTensor(f"{stem}.bitmask", "U8", np.ascontiguousarray(packed.bitmask)),
         ]
-        self._shards.add(name, TensorRecord("bitmap", dtype, packed.shape, "", packed.nnz), parts)
+        self._shards.add(name, TensorRecord("bitmap", dtype, packed.shape, "", packed.nnz, packed.group), parts)
 
     def _is_taken(self, name: str) -> bool:
         if self.has(name):

@@ -33,7 +33,7 @@ _SIDE_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
-_FLOATS = {spelling: DTYPES[name] for name, spelling in SAFETENSORS_NAMES.items()}
+_FLOATS = {SAFETENSORS_NAMES[name]: dtype for name, dtype in DTYPES.items()}
 _ALL_DTYPES: dict[str, np.dtype[Any]] = {**_FLOATS, "I64": np.dtype("<i8"), "U8": np.dtype("u1")}
 _INDEX = "model.safetensors.index.json"
 

@@ -103,8 +103,59 @@ TEST(BFloat16, NaNWhosePayloadIsInTheLowBitsStaysNaN) {
   EXPECT_TRUE(std::isnan(to_float(to_bfloat16(std::bit_cast<float>(0xFFFFFFFFU)))));
 }
 
+// The definition: sign, 4 exponent bits with bias 7, 3 mantissa bits, no infinity.
+double float8_by_definition(std::uint8_t bits) {
+  const int exponent = (bits >> 3) & 15;
+  const int mantissa = bits & 7;
+  const double sign = (bits & 0x80) != 0 ? -1.0 : 1.0;
+  if (exponent == 15 && mantissa == 7) return std::nan("");
+  return sign * (exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10));
+}
+
+TEST(Float8E4M3, EveryPatternHasItsDefinedValueAndSurvivesTheRoundTrip) {
+  for (unsigned pattern = 0; pattern < 256; ++pattern) {
+    const auto bits = static_cast<std::uint8_t>(pattern);
+    const double expected = float8_by_definition(bits);
+    const float actual = to_float(Float8E4M3{bits});
+    if (std::isnan(expected)) {
+      EXPECT_TRUE(std::isnan(actual)) << pattern;
+      EXPECT_EQ(to_float8_e4m3(actual).bits & 0x7F, 0x7F) << pattern;
+      continue;
+    }
+    EXPECT_EQ(actual, static_cast<float>(expected)) << pattern;
+    EXPECT_EQ(std::signbit(actual), (bits & 0x80) != 0) << pattern;
+    EXPECT_EQ(to_float8_e4m3(actual).bits, bits);
+  }
+}
+
+TEST(Float8E4M3, RoundsToNearestEvenBetweenAllNeighboursAndSaturates) {
+  for (unsigned sign : {0U, 0x80U}) {
+    for (unsigned pattern = 0; pattern < 0x7E; ++pattern) {
+      const unsigned low = sign | pattern;
+      const unsigned high = low + 1;
+      const auto middle = static_cast<float>(
+          (float8_by_definition(static_cast<std::uint8_t>(low)) + float8_by_definition(static_cast<std::uint8_t>(high))) / 2);
+      EXPECT_EQ(to_float8_e4m3(middle).bits, pattern % 2 == 0 ? low : high) << low;
+      EXPECT_EQ(to_float8_e4m3(std::nextafter(middle, 0.0F)).bits, low) << low;
+      EXPECT_EQ(to_float8_e4m3(std::nextafter(middle, sign != 0 ? -kInfinity : kInfinity)).bits, high) << low;
+    }
+    for (const float large : {448.0F, 460.0F, 1e9F, kInfinity}) EXPECT_EQ(to_float8_e4m3(sign != 0 ? -large : large).bits, sign | 0x7E);
+  }
+}
+
+TEST(Int4, NibblesAreSignedAndTheFirstIsLow) {
+  const std::uint8_t bytes[] = {0x8F, 0x70};
+  EXPECT_EQ(nibble_at(bytes, 0), -1);
+  EXPECT_EQ(nibble_at(bytes, 1), -8);
+  EXPECT_EQ(nibble_at(bytes, 2), 0);
+  EXPECT_EQ(nibble_at(bytes, 3), 7);
+  EXPECT_EQ(bytes_of(DType::i4, 3), 2);
+  EXPECT_EQ(bytes_of(DType::i4, 4), 2);
+  EXPECT_EQ(bytes_of(DType::f16, 3), 6);
+}
+
 TEST(DType, NamesAndSizesAgree) {
-  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i64, DType::i32, DType::u8}) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i64, DType::i32, DType::u8, DType::i8, DType::e4m3, DType::i4}) {
     EXPECT_EQ(parse_dtype(name_of(dtype)), dtype);
   }
   EXPECT_EQ(parse_dtype("F32"), std::nullopt);
@@ -116,6 +167,7 @@ TEST(DType, NamesAndSizesAgree) {
 TEST(DType, VisitFloatingGivesTheTypeAndRefusesIntegers) {
   EXPECT_EQ(visit_floating(DType::bf16, [](auto tag) { return dtype_of<typename decltype(tag)::type>(); }), DType::bf16);
   EXPECT_THROW(visit_floating(DType::i64, [](auto) {}), InvalidArgument);
+  EXPECT_THROW(visit_values(DType::u8, [](auto) {}), InvalidArgument);
 }
 
 }  // namespace

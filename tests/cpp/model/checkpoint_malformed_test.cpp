@@ -65,9 +65,14 @@ TEST(MalformedCheckpoint, Weights) {
   for (const MalformedCase& malformed : testing::malformed_weights()) expect_error(malformed);
 }
 
+TEST(MalformedCheckpoint, Scales) {
+  for (const MalformedCase& malformed : testing::malformed_scales()) expect_error(malformed);
+}
+
 TEST(MalformedCheckpoint, CasesHaveNamesOfTheirOwn) {
   std::set<std::string> names;
-  for (const auto& cases : {testing::malformed_manifests(), testing::malformed_shards(), testing::malformed_weights()}) {
+  for (const auto& cases :
+       {testing::malformed_manifests(), testing::malformed_shards(), testing::malformed_weights(), testing::malformed_scales()}) {
     for (const MalformedCase& malformed : cases) EXPECT_TRUE(names.insert(malformed.name).second) << malformed.name;
   }
   EXPECT_GE(names.size(), 60U);

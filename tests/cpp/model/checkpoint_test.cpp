@@ -63,6 +63,32 @@ TEST(Checkpoint, ReadsWhatWasWritten) {
   }
 }
 
+TEST(Checkpoint, ReadsScaledWeightsWholeAndByRows) {
+  HostAllocator allocator;
+  ThreadPool pool(2);
+  testing::Random random(33);
+  for (const DType dtype : testing::kScaledDTypes) {
+    for (const std::int64_t group : {200, 64}) {
+      const OwnedScaledMatrix matrix = testing::random_scaled(allocator, dtype, 7, 200, group, 0.5, random);
+      const OwnedSparseWeight sparse = sparse_from_scaled(matrix.view, allocator);
+      TestCheckpoint written;
+      written.add_scaled("dense.safetensors", "dense.weight", matrix.view);
+      written.add_sparse("sparse.safetensors", "sparse.weight", sparse.view);
+      const Files files = written.build();  // outlives the checkpoint
+      const Checkpoint checkpoint = open_in_memory(files);
+      for (const auto& [begin, end] : {std::pair(0, 7), {2, 5}, {6, 7}}) {
+        const std::vector<float> expected = testing::to_floats(row_slice(matrix.view, begin, end));
+        EXPECT_EQ(testing::to_floats(checkpoint.read_scaled_rows("dense.weight", begin, end, allocator, pool).view), expected);
+        EXPECT_EQ(testing::to_floats(checkpoint.read_sparse_rows("sparse.weight", begin, end, allocator, pool).view), expected);
+      }
+      EXPECT_THROW(checkpoint.read_dense("dense.weight", allocator, pool), InvalidArgument);
+      EXPECT_THROW(checkpoint.read_dense_rows("dense.weight", 0, 1, allocator, pool), InvalidArgument);
+    }
+  }
+  const Files floating = tiny_checkpoint().build();
+  EXPECT_THROW(open_in_memory(floating).read_scaled_rows("embed.weight", 0, 1, allocator, pool), InvalidArgument);
+}
+
 TEST(Checkpoint, ReadsTensorsThatSpanChunks) {
   HostAllocator allocator;
   ThreadPool pool(2);

@@ -105,7 +105,7 @@ void add_entries(Cases& cases) {
     cases.push_back(
         {name, [edit] { return with_shard([&](TestShard& s) { edit(s.header); }, tiny_checkpoint()); }, Fault::malformed, text});
   };
-  change("dtype unknown", [](Json& h) { h["norm.weight"]["dtype"] = "F8_E4M3"; }, "norm.weight.dtype");
+  change("dtype unknown", [](Json& h) { h["norm.weight"]["dtype"] = "F8_E5M2"; }, "norm.weight.dtype");
   change("dtype of the same width, integer", [](Json& h) { h["norm.weight"]["dtype"] = "I16"; }, "norm.weight.dtype");
   change(
       "dtype of the same width, floating", [](Json& h) { h["norm.weight"]["dtype"] = "BF16"; }, "norm.weight is BF16[5] instead of F16[5]");

@@ -26,13 +26,16 @@ class FakeOps final : public Ops {
   DType activation_dtype() const override { return DType::bf16; }
   Allocator& allocator() override { return allocator_; }
   std::string description() const override { return "fake"; }
+  bool takes(DType values) const override { return is_floating(values) || takes_scaled; }
   void synchronize() override { ++synchronized; }
+  bool takes_scaled = false;
   int calls = 0;
   int synchronized = 0;
 
  protected:
   std::unique_ptr<PackedWeight> do_pack_dense(const Tensor&) override { return pass(); }
   std::unique_ptr<PackedWeight> do_pack_sparse(const SparseWeight&) override { return pass(); }
+  std::unique_ptr<PackedWeight> do_pack_scaled(const ScaledMatrix&) override { return pass(); }
   void do_copy(const Tensor&, const Tensor&) override { ++calls; }
   void do_embedding(const Tensor&, const Tensor&, const Tensor&, std::int64_t, bool) override { ++calls; }
   void do_rms_norm(const Tensor&, const Tensor&, const Tensor&, float) override { ++calls; }
@@ -121,6 +124,28 @@ TEST_F(Door, PackSparse) {
   refuses("row_offsets is i64[3] on cpu but the weight has rows = 3",
           with([&](SparseWeight& w) { w.row_offsets = w.row_offsets.rows(0, 3); }));
   refuses("pack: values is f16[4] on cpu but row_offsets ends at 5", with([](SparseWeight& w) { w.values = w.values.rows(0, 4); }));
+}
+
+TEST_F(Door, PackScaled) {
+  const ScaledMatrix good{make(DType::i8, {3, 200}), make(DType::f32, {3, 4}), 64};
+  refuses("pack: the weight's values are i8, which this device does not multiply", [&] { ops.pack(good); });
+  ops.takes_scaled = true;
+  accepts([&] { ops.pack(good); });
+  accepts([&] { ops.pack(ScaledMatrix{make(DType::e4m3, {3, 7}), make(DType::f32, {3, 1}), 7}); });
+  refuses("the weight's values are f16; with scales they must be i8, e4m3 or i4",
+          [&] { ops.pack(ScaledMatrix{make(DType::f16, {3, 200}), good.scales, 64}); });
+  refuses("pack: 65 columns share a scale", [&] { ops.pack(ScaledMatrix{good.values, good.scales, 65}); });
+  refuses("pack: scales is f32[3, 3] on cpu but the weight is [3, 200] and 64 columns share a scale",
+          [&] { ops.pack(ScaledMatrix{good.values, make(DType::f32, {3, 3}), 64}); });
+  refuses("pack: scales is f16[3, 4] on cpu; it must be f32", [&] { ops.pack(ScaledMatrix{good.values, make(DType::f16, {3, 4}), 64}); });
+  std::int64_t offsets[] = {0, 2, 3, 5};
+  SparseWeight sparse{3, 9, make(DType::u8, {3, 2}), make(DType::i8, {5}), Tensor(offsets, DType::i64, {4})};
+  refuses("pack: 0 columns share a scale", [&] { ops.pack(sparse); });
+  sparse.group = 9;
+  sparse.scales = make(DType::f32, {3, 1});
+  accepts([&] { ops.pack(sparse); });
+  sparse.values = make(DType::f16, {5});
+  refuses("pack: scales is f32[3, 1] on cpu but values is f16[5] on cpu", [&] { ops.pack(sparse); });
 }
 
 TEST_F(Door, Copies) {

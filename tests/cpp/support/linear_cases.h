@@ -1,9 +1,11 @@
 // Cases of Ops::linear: every weight dtype and density, odd sizes, every epilogue, against the sum in double.
 #pragma once
 
+#include <iterator>
 #include <string>
 #include <vector>
 
+#include "support/scaled_cases.h"
 #include "support/test_tensor.h"
 #include "support/tolerance.h"
 
@@ -30,9 +32,17 @@ inline std::vector<DType> weight_dtypes(const Ops& ops) {
   return act == DType::f32 ? std::vector<DType>{DType::f32, DType::f16, DType::bf16} : std::vector<DType>{act};
 }
 
-// A weight [m, k] on the host and packed. sparsity < 0: dense format.
+// A weight [m, k] on the host and packed. sparsity < 0: dense format. group: of a scaled dtype.
 struct TestWeight {
-  TestWeight(Ops& ops, DType dtype, std::int64_t m, std::int64_t k, double sparsity, Random& random) : values(normal(random, m * k)) {
+  TestWeight(Ops& ops, DType dtype, std::int64_t m, std::int64_t k, double sparsity, Random& random, std::int64_t group = 0)
+      : values(normal(random, m * k)) {
+    if (is_scaled(dtype)) {
+      HostAllocator host;
+      const OwnedScaledMatrix dense = random_scaled(host, dtype, m, k, group, sparsity < 0 ? 1.0 : 1.0 - sparsity, random);
+      values = to_floats(dense.view);
+      packed = sparsity < 0 ? ops.pack(dense.view) : ops.pack(sparse_from_scaled(dense.view, host).view);
+      return;
+    }
     for (float& value : values) value = random.uniform() < sparsity ? 0.0F : round_to(dtype, value);
     HostAllocator host;
     OwnedTensor dense(host, dtype, {m, k});
@@ -59,11 +69,12 @@ struct LinearCase {
   Activation activation = Activation::none;
   std::int64_t pad = 0;
   DType inputs = DType::f32;  // what x is rounded to
+  std::int64_t group = 0;     // columns that share a scale, of a scaled dtype
 
   std::string name() const {
     return "linear n=" + std::to_string(n) + " k=" + std::to_string(k) + " m=" + std::to_string(m) + " " +
-           std::string(name_of(weight_dtype)) + (sparsity < 0 ? " dense" : " sparsity " + std::to_string(sparsity)) +
-           (bias ? " bias" : "") + (residual ? " residual" : "") + (in_place ? " in place" : "") + " activation " +
+           std::string(name_of(weight_dtype)) + (sparsity < 0 ? " dense" : " sparsity " + std::to_string(sparsity)) + " group " +
+           std::to_string(group) + (bias ? " bias" : "") + (residual ? " residual" : "") + (in_place ? " in place" : "") + " activation " +
            std::to_string(static_cast<int>(activation)) + " pad " + std::to_string(pad) + " inputs " + std::string(name_of(inputs));
   }
 };
@@ -72,7 +83,7 @@ inline void check_linear(Ops& ops, const LinearCase& c, unsigned seed) {
   Random random(seed);
   const DType act = ops.activation_dtype();
   const DType out_dtype = c.f32_out ? DType::f32 : act;
-  const TestWeight weight(ops, c.weight_dtype, c.m, c.k, c.sparsity, random);
+  const TestWeight weight(ops, c.weight_dtype, c.m, c.k, c.sparsity, random, c.group);
   std::vector<float> inputs = normal(random, c.n * c.k);
   for (float& value : inputs) value = round_to(c.inputs, value);
   const TestTensor x(ops, act, {c.n, c.k}, inputs, c.pad);
@@ -131,6 +142,31 @@ inline void linear_cases_of(Ops& ops, DType inputs) {
         c.pad = index % 4 == 3 ? 3 : index % 4 == 1 ? 16 : 0;
         check_linear(ops, c, index++);
         if (::testing::Test::HasFailure()) return;  // one case's message is enough
+      }
+    }
+  }
+}
+
+// Every scaled dtype that the device takes: one scale a row and groups.
+inline void scaled_linear_cases(Ops& ops) {
+  struct Size {
+    std::int64_t n, k, m, group;
+  };
+  const Size sizes[] = {{1, 1, 1, 1},      {1, 64, 16, 64},  {1, 576, 96, 576}, {2, 7, 5, 7},      {3, 65, 31, 64},    {4, 256, 48, 128},
+                        {5, 1023, 3, 192}, {8, 200, 64, 64}, {9, 200, 33, 200}, {33, 129, 67, 64}, {1, 2049, 130, 64}, {30, 960, 40, 960}};
+  unsigned index = 500;
+  for (const Size& size : sizes) {
+    for (const DType dtype : kScaledDTypes) {
+      if (!ops.takes(dtype)) continue;
+      for (const double sparsity : {-1.0, 0.0, 0.5, 0.9, 1.0}) {
+        LinearCase c{.n = size.n, .k = size.k, .m = size.m, .weight_dtype = dtype, .sparsity = sparsity, .group = size.group};
+        c.bias = index % 2 == 1;
+        c.residual = index % 3 == 1;
+        c.in_place = c.residual && index % 2 == 0;
+        c.activation = kActivations[index % 7 < 5 ? index % 7 : 0];
+        c.pad = index % 4 == 3 ? 3 : 0;
+        check_linear(ops, c, index++);
+        if (::testing::Test::HasFailure()) return;
       }
     }
   }
@@ -197,10 +233,13 @@ inline void random_weight_cases(Ops& ops) {
 // A row's bits depend neither on the rows beside it nor on how many there are.
 inline void linear_rows_stand_alone(Ops& ops) {
   constexpr std::int64_t kRows = 37, kCols = 203, kOutputs = 45;
-  for (const DType dtype : weight_dtypes(ops)) {
+  std::vector<DType> dtypes = weight_dtypes(ops);
+  std::copy_if(std::begin(kScaledDTypes), std::end(kScaledDTypes), std::back_inserter(dtypes),
+               [&](DType dtype) { return ops.takes(dtype); });
+  for (const DType dtype : dtypes) {
     for (const double sparsity : {-1.0, 0.5}) {
       Random random(11);
-      const TestWeight weight(ops, dtype, kOutputs, kCols, sparsity, random);
+      const TestWeight weight(ops, dtype, kOutputs, kCols, sparsity, random, dtype == DType::i4 ? 64 : kCols);
       const TestTensor x(ops, ops.activation_dtype(), {kRows, kCols}, normal(random, kRows * kCols));
       const TestTensor together = TestTensor::poisoned(ops, ops.activation_dtype(), {kRows, kOutputs});
       ops.linear(together, x, *weight.packed);

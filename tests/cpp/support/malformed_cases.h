@@ -21,6 +21,7 @@ struct MalformedCase {
 std::vector<MalformedCase> malformed_manifests();  // digests right unless the case is about them
 std::vector<MalformedCase> malformed_shards();
 std::vector<MalformedCase> malformed_weights();  // well-formed files, contradictory contents
+std::vector<MalformedCase> malformed_scales();   // of weights with scales
 
 // Builders of the cases: what is changed, everything else being right.
 inline Files with_manifest(const std::function<void(Json&)>& change, TestCheckpoint checkpoint) {

@@ -25,6 +25,7 @@ inline std::vector<OpsCase> all_ops_cases() {
           {"LayerNorm", layer_norm_cases},
           {"Linear", linear_cases},
           {"LinearRandom", linear_random_cases},
+          {"LinearScaled", scaled_linear_cases},
           {"RandomWeight", random_weight_cases},
           {"GatedActivation", gated_activation_cases},
           {"RopeAndWriteKv", rope_and_write_kv_cases},

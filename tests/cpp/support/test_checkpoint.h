@@ -1,6 +1,7 @@
 // A C++ writer of small checkpoints whose every part can be changed before the digests are made, or left out of them afterwards.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -79,7 +80,16 @@ struct TestCheckpoint {
   static std::string_view bytes_of(const Tensor& tensor) {
     return {static_cast<const char*>(tensor.raw()), static_cast<std::size_t>(tensor.nbytes())};
   }
-  static std::string shard_dtype(DType dtype) { return dtype == DType::f32 ? "F32" : dtype == DType::f16 ? "F16" : "BF16"; }
+  static std::string shard_dtype(DType dtype) {
+    switch (dtype) {
+      case DType::f32: return "F32";
+      case DType::f16: return "F16";
+      case DType::i8: return "I8";
+      case DType::e4m3: return "F8_E4M3";
+      case DType::i4: return "U8";
+      default: return "BF16";
+    }
+  }
   static std::vector<std::int64_t> shape_of(const Tensor& tensor) {
     std::vector<std::int64_t> shape;
     for (int axis = 0; axis < tensor.rank(); ++axis) shape.push_back(tensor.size(axis));
@@ -92,17 +102,42 @@ struct TestCheckpoint {
         {"encoding", "dense"}, {"dtype", std::string(name_of(tensor.dtype()))}, {"shape", shape_of(tensor)}, {"shard", shard}};
   }
   // name ends with ".weight".
+  void add_scaled(const std::string& shard, const std::string& name, const ScaledMatrix& matrix) {
+    const std::int64_t width = matrix.dtype() == DType::i4 ? gossamer::bytes_of(DType::i4, matrix.cols()) : matrix.cols();
+    std::string rows;
+    for (std::int64_t r = 0; r < matrix.rows(); ++r)
+      rows.append(static_cast<const char*>(matrix.values.select(0, r).raw()), static_cast<std::size_t>(width));
+    shards[shard].add(name, shard_dtype(matrix.dtype()).c_str(), {matrix.rows(), width}, rows);
+    manifest["tensors"][name] = {{"encoding", "dense"},
+                                 {"dtype", std::string(name_of(matrix.dtype()))},
+                                 {"shape", {matrix.rows(), matrix.cols()}},
+                                 {"shard", shard}};
+    add_scales(shard, name, matrix.scales, matrix.group, matrix.cols());
+  }
+  void add_scales(const std::string& shard, const std::string& name, const Tensor& scales, std::int64_t group, std::int64_t cols) {
+    const bool whole_row = group == cols;
+    const std::vector<std::int64_t> shape = whole_row ? std::vector{scales.size(0)} : shape_of(scales);
+    shards[shard].add(name.substr(0, name.size() - 7) + ".scale", "F32", shape, bytes_of(scales));
+    manifest["tensors"][name]["scale_group"] = whole_row ? Json(nullptr) : Json(group);
+    announce("scales");
+  }
+  void announce(const char* feature) {
+    Json& features = manifest["required_features"];
+    if (std::find(features.begin(), features.end(), feature) == features.end()) features.push_back(feature);
+  }
   void add_sparse(const std::string& shard, const std::string& name, const SparseWeight& weight) {
     const std::string stem = name.substr(0, name.size() - 7);
     const std::vector<std::int64_t> shape{weight.rows, weight.cols};
     TestShard& out = shards[shard];
     out.add(stem + ".shape", "I64", {2}, {reinterpret_cast<const char*>(shape.data()), 16});
-    out.add(stem + ".compressed", shard_dtype(weight.dtype()).c_str(), {weight.nnz()}, bytes_of(weight.values));
+    out.add(stem + ".compressed", shard_dtype(weight.dtype()).c_str(), {weight.dtype() == DType::i4 ? weight.nnz() / 2 : weight.nnz()},
+            bytes_of(weight.values));
     out.add(stem + ".bitmask", "U8", {weight.rows, weight.mask_stride()}, bytes_of(weight.mask));
     out.add(stem + ".row_offsets", "I64", {weight.rows}, bytes_of(weight.row_offsets.rows(0, weight.rows)));
     manifest["tensors"][name] = {
         {"encoding", "bitmap"}, {"dtype", std::string(name_of(weight.dtype()))}, {"shape", shape}, {"shard", shard}, {"nnz", weight.nnz()}};
-    manifest["required_features"] = {"bitmap"};
+    announce("bitmap");
+    if (weight.group > 0) add_scales(shard, name, weight.scales, weight.group, weight.cols);
   }
 
   Json& record(const std::string& tensor) { return manifest["tensors"][tensor]; }

@@ -7,6 +7,7 @@
 
 #include "model/checkpoint.h"
 #include "support/random.h"
+#include "support/scaled_cases.h"
 #include "support/test_checkpoint.h"
 
 namespace gossamer::testing {
@@ -25,6 +26,17 @@ inline TestCheckpoint tiny_checkpoint() {
   return checkpoint;
 }
 
+// The same, and an i4 bitmap [3, 200] with a scale for every 64 columns and a dense i8 matrix [4, 13] with one scale a row.
+inline TestCheckpoint tiny_scaled_checkpoint() {
+  HostAllocator allocator;
+  Random random(22);
+  TestCheckpoint checkpoint = tiny_checkpoint();
+  const OwnedScaledMatrix up = random_scaled(allocator, DType::i4, 3, 200, 64, 0.4, random);
+  checkpoint.add_sparse("a.safetensors", "up.weight", sparse_from_scaled(up.view, allocator).view);
+  checkpoint.add_scaled("a.safetensors", "down.weight", random_scaled(allocator, DType::i8, 4, 13, 13, 1.0, random).view);
+  return checkpoint;
+}
+
 // What a caller can get out of a checkpoint, by name; equal contents compare equal.
 using Contents = std::map<std::string, std::string>;
 
@@ -34,11 +46,16 @@ inline Contents read_all(const Checkpoint& checkpoint, Allocator& allocator, Thr
   };
   Contents contents;
   for (const auto& [name, record] : checkpoint.manifest().tensors) {
-    if (record.encoding == TensorRecord::Encoding::dense) {
+    if (record.encoding == TensorRecord::Encoding::dense && is_scaled(record.dtype)) {
+      const OwnedScaledMatrix matrix = checkpoint.read_scaled_rows(name, 0, record.shape[0], allocator, pool);
+      contents[name] = matrix.view.values.to_string() + std::string(static_cast<const char*>(matrix.values.data()), matrix.values.bytes()) +
+                       text_of(matrix.view.scales);
+    } else if (record.encoding == TensorRecord::Encoding::dense) {
       contents[name] = text_of(checkpoint.read_dense(name, allocator, pool).view);
     } else {
       const OwnedSparseWeight weight = checkpoint.read_sparse(name, allocator, pool);
       contents[name] = text_of(weight.view.mask) + text_of(weight.view.values) + text_of(weight.view.row_offsets);
+      if (weight.view.group > 0) contents[name] += text_of(weight.view.scales);
     }
   }
   for (const auto& [name, record] : checkpoint.manifest().files) {
