@@ -55,10 +55,12 @@ class CpuOps final : public Ops {
     return "cpu " + std::string(name_of(isa_)) + ", " + std::to_string(pool_.size()) + (pool_.size() == 1 ? " thread" : " threads") +
            (product_dtype_ == DType::bf16 ? ", bf16 products" : "");
   }
+  bool takes(DType values) const override { return is_floating(values) || is_scaled(values); }
   void synchronize() override {}
 
  protected:
   std::unique_ptr<PackedWeight> do_pack_dense(const Tensor& dense) override { return cpu::pack_dense(dense, allocator_, pool_); }
+  std::unique_ptr<PackedWeight> do_pack_scaled(const ScaledMatrix& dense) override { return cpu::pack_scaled(dense, allocator_, pool_); }
   std::unique_ptr<PackedWeight> do_pack_sparse(const SparseWeight& weight) override { return cpu::pack_bitmap(weight, allocator_, pool_); }
 
   void do_copy(const Tensor& out, const Tensor& in) override { std::memcpy(out.raw(), in.raw(), static_cast<std::size_t>(in.nbytes())); }
@@ -107,14 +109,18 @@ class CpuOps final : public Ops {
                          .residual = has_residual ? epilogue.residual.data<const float>() : nullptr,
                          .residual_stride = has_residual ? epilogue.residual.stride(0) : 0,
                          .activation = act_of(epilogue.activation)};
-    const bool rounds = product_dtype_ == DType::bf16 && packed.dtype() == DType::bf16;
+    const bool rounds = product_dtype_ == DType::bf16 && task.weight.dtype == DType::bf16;
     const bool native = rounds && kernels_.dot != nullptr;
-    if (rounds) {
+    const bool bytes =
+        product_dtype_ == DType::bf16 && task.weight.row_sums != nullptr && kernels_.dot8 != nullptr && x.size(1) <= cpu::kMaxDot8K;
+    if (bytes) {
+      round_to_bytes(task, x);
+    } else if (rounds) {
       round_inputs(task, x, native);
     } else if (x.size(1) % kStep != 0) {
       pad_columns(task, x);
     }
-    const auto product = native ? kernels_.dot : kernels_.linear;
+    const auto product = bytes ? kernels_.dot8 : native ? kernels_.dot : kernels_.linear;
     const std::int64_t groups = (packed.rows() + kGroup - 1) / kGroup;
     const std::int64_t group_products = kGroup * task.weight.steps * kStep * task.n;
     const std::int64_t grain = std::max(kMinChunkProducts / group_products, groups / (kChunksPerThread * pool_.size())) + 1;
@@ -202,6 +208,22 @@ class CpuOps final : public Ops {
     });
     task.x = native ? static_cast<const void*>(halves) : floats;
     task.x_stride = native ? stride : padded;
+  }
+
+  // x rounded to 16-bit integers, one scale a token, as the byte dot product takes it.
+  void round_to_bytes(cpu::LinearTask& task, const Tensor& x) {
+    const std::int64_t stride = task.weight.steps * kStep;
+    const std::int64_t scales = (task.n + kStep - 1) / kStep * kStep;
+    auto* x_scales = workspace<float>(scales + task.n * stride / 2);
+    auto* low = reinterpret_cast<std::uint8_t*>(x_scales + scales);
+    std::uint8_t* high = low + task.n * stride;
+    for_rows(task.n, stride, [&](std::int64_t i) {
+      x_scales[i] = kernels_.round_to_bytes(low + i * stride, high + i * stride, x.row<const float>(i), x.size(1), stride);
+    });
+    task.x = low;
+    task.x_high = high;
+    task.x_stride = stride;
+    task.x_scales = x_scales;
   }
 
   // Grown to the largest batch seen, then kept.

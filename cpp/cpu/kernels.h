@@ -13,29 +13,35 @@ inline constexpr int kGroup = 8;     // weight rows that are packed, and multipl
 inline constexpr int kStep = 32;     // columns of one packed step; k is padded to it with zeros
 inline constexpr int kKvBlock = 16;  // tokens per block of the attention sum, whatever the pool's block_size
 inline constexpr int kMaxHeadDim = 512;
-inline constexpr int kMaxUnitRows = 32;     // (token, head) pairs of one attention unit
-inline constexpr int kMaxUnitState = 8192;  // floats of running output of one attention unit
-inline constexpr int kValuePadding = 64;    // bytes readable past the last packed value
+inline constexpr int kMaxUnitRows = 32;           // (token, head) pairs of one attention unit
+inline constexpr int kMaxUnitState = 8192;        // floats of running output of one attention unit
+inline constexpr std::int64_t kMaxDot8K = 65536;  // 255 * 127 * k fits 32 bits
+inline constexpr int kValuePadding = 64;          // bytes readable past the last packed value
 
 // Same order as gossamer::Activation.
 enum class Act { none, relu, gelu, gelu_tanh, silu };
 
 // A packed weight [m, k]. Dense: values [groups * kGroup, steps * kStep]. Sparse: per group, step after step, kGroup masks of kStep
-// bits (row by row, lowest bit = first column) and the values of their set bits in the same order.
+// bits (row by row, lowest bit = first column) and the values of their set bits in the same order; in i4 the values of each mask begin on a
+// byte. i8 has one scale a row, by which outputs are multiplied; i4 has scales of groups of columns, by which values are.
 struct WeightView {
-  DType dtype;
+  DType dtype;  // of the packed values: f32, f16, bf16, i8 or i4
   bool sparse;
   std::int64_t rows;   // m
   std::int64_t steps;  // ceil(k / kStep)
   const void* values;
-  const std::uint32_t* masks;   // [groups, steps, kGroup], sparse only
-  const std::int64_t* offsets;  // [groups], first value of each group, sparse only
+  const std::uint32_t* masks;              // [groups, steps, kGroup], sparse only
+  const std::int64_t* offsets;             // [groups], first value of each group (in i4 its first byte), sparse only
+  const float* row_scales = nullptr;       // [groups * kGroup]
+  const float* step_scales = nullptr;      // [groups, ceil(steps / scale_steps), kGroup]
+  std::int64_t scale_steps = 0;            // steps that share a scale
+  const std::int32_t* row_sums = nullptr;  // i8: 128 times the sum of each row's values, [groups * kGroup]
 };
 
 // out[n, m] = activation(x · Wᵀ + bias) + residual. x has steps * kStep readable columns, zero past k. Null pointers are left out.
 struct LinearTask {
   WeightView weight;
-  const void* x;  // float; BFloat16 for the native dot product
+  const void* x;  // float; BFloat16 or bytes for the native dot products
   std::int64_t x_stride;
   std::int64_t n;
   float* out;
@@ -44,6 +50,9 @@ struct LinearTask {
   const float* residual;
   std::int64_t residual_stride;
   Act activation;
+  // Of the byte dot product alone: x holds the low bytes; see kernels_dot8.h.
+  const std::uint8_t* x_high = nullptr;
+  const float* x_scales = nullptr;  // [n]
 };
 
 struct AttentionTask {
@@ -80,6 +89,9 @@ struct Kernels {
   void (*linear)(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end);
   // bf16 weights with bf16 activations; null where the instruction set has no such dot product.
   void (*dot)(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end);
+  // i8 weights with 16-bit integer activations, for k up to kMaxDot8K, and the rounding to these: returns the scale. Null likewise.
+  void (*dot8)(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end);
+  float (*round_to_bytes)(std::uint8_t* low, std::uint8_t* high, const float* x, std::int64_t size, std::int64_t padded);
   void (*attention)(const AttentionTask& task, const AttentionUnit& unit);
   void (*rms_norm)(float* out, const float* x, const float* weight, std::int64_t size, float eps);
   void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, std::int64_t size, float eps);

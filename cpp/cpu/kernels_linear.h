@@ -23,6 +23,7 @@ inline void emit(const LinearTask& task, std::int64_t group, std::int64_t token,
     float* out = task.out + (token + t) * task.out_stride + row;
     for (std::int64_t c = 0; c < rows; c += kLanes) {
       Vf v = load_sums(sums[t] + c);
+      if (task.weight.row_scales != nullptr) v = mul(v, load_sums(task.weight.row_scales + row + c));
       if (task.bias != nullptr) v = add(v, load_n(task.bias + row + c, rows - c));
       if (task.activation != Act::none) v = activate(v, task.activation);
       if (task.residual != nullptr) v = add(v, load_n(task.residual + (token + t) * task.residual_stride + row + c, rows - c));
@@ -169,6 +170,15 @@ template <typename T>
 constexpr std::int64_t direct_limit(const BitmapRows<T>* /*kind*/) {
   return kDirectLimitSparse;
 }
+// Widening a small value again costs more than a float of a panel.
+template <>
+constexpr std::int64_t direct_limit(const DenseRows<std::int8_t>* /*kind*/) {
+  return kDirectLimitSparse;
+}
+template <>
+constexpr std::int64_t direct_limit(const DenseRows<Int4>* /*kind*/) {
+  return kDirectLimitSparse;
+}
 
 template <typename Rows>
 inline void direct_tokens(const LinearTask& task, const Rows& rows, std::int64_t group, std::int64_t token, std::int64_t token_end) {
@@ -183,7 +193,8 @@ inline void direct_tokens(const LinearTask& task, const Rows& rows, std::int64_t
 // ones expanded, dense ones copied, since a panel stays in the first-level cache from group to group.
 template <typename Rows>
 constexpr bool uses_half_panel(const Rows* /*kind*/) {
-  return sizeof(typename Rows::Value) == 2 && kHalfPanels;
+  using Value = typename Rows::Value;
+  return (std::is_same_v<Value, Float16> || std::is_same_v<Value, BFloat16>) && kHalfPanels;
 }
 
 template <typename Rows>
@@ -247,7 +258,9 @@ inline void linear(const LinearTask& task, std::int64_t group_begin, std::int64_
     case DType::f32: return linear_of<float>(task, group_begin, group_end);
     case DType::f16: return linear_of<Float16>(task, group_begin, group_end);
     case DType::bf16: return linear_of<BFloat16>(task, group_begin, group_end);
-    default: return;  // Ops::pack lets no other dtype in
+    case DType::i8: return linear_of<std::int8_t>(task, group_begin, group_end);
+    case DType::i4: return linear_of<Int4>(task, group_begin, group_end);
+    default: return;  // nothing else is packed
   }
 }
 

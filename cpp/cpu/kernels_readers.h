@@ -24,7 +24,8 @@ struct DenseRows {
         stride(w.steps * kStep),
         steps_to_wrap(w.steps - kStepsAhead) {}
   [[gnu::always_inline]] void load_row(int r, Vf (&w)[kVecs]) {
-    for (std::int64_t line = 0; line < kStep; line += 64 / static_cast<std::int64_t>(sizeof(T))) prefetch(ahead + r * stride + line);
+    constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
+    for (std::int64_t line = 0; line < kStep; line += kLine) prefetch(ahead + r * stride + line);
     load_step(at + r * stride, w);
   }
   [[gnu::always_inline]] void expand_row(int r, T* out) {
@@ -59,6 +60,72 @@ struct BitmapRows {
     values += __builtin_popcount(mask);
   }
   void advance() { masks += kGroup; }
+};
+
+// The scales of a group's rows, one set for some steps.
+struct StepScales {
+  const float* at;
+  std::int64_t steps, left;
+
+  StepScales(const WeightView& w, std::int64_t group)
+      : at(w.step_scales + group * ((w.steps + w.scale_steps - 1) / w.scale_steps) * kGroup), steps(w.scale_steps), left(steps) {}
+  [[gnu::always_inline]] void scale(int r, Vf (&w)[kVecs]) const {
+    const Vf by = set1(at[r]);
+    for (Vf& v : w) v = mul(v, by);
+  }
+  void advance() {
+    if (--left > 0) return;
+    at += kGroup;
+    left = steps;
+  }
+};
+
+constexpr std::int64_t kInt4StepBytes = kStep / 2;
+
+template <>
+struct DenseRows<Int4> {
+  using Value = Int4;
+  const std::uint8_t* at;
+  std::int64_t stride;
+  StepScales scales;
+
+  DenseRows(const WeightView& w, std::int64_t group)
+      : at(static_cast<const std::uint8_t*>(w.values) + group * kGroup * w.steps * kInt4StepBytes),
+        stride(w.steps * kInt4StepBytes),
+        scales(w, group) {}
+  [[gnu::always_inline]] void load_row(int r, Vf (&w)[kVecs]) {
+    prefetch(at + r * stride + kPrefetchBytes / kGroup);
+    load_nibbles(at + r * stride, w);
+    scales.scale(r, w);
+  }
+  void advance() {
+    at += kInt4StepBytes;
+    scales.advance();
+  }
+};
+
+template <>
+struct BitmapRows<Int4> {
+  using Value = Int4;
+  const std::uint32_t* masks;
+  const std::uint8_t* values;
+  StepScales scales;
+
+  BitmapRows(const WeightView& w, std::int64_t group)
+      : masks(w.masks + group * w.steps * kGroup),
+        values(static_cast<const std::uint8_t*>(w.values) + w.offsets[group]),
+        scales(w, group) {}
+  [[gnu::always_inline]] void load_row(int r, Vf (&w)[kVecs]) {
+    const std::uint32_t mask = masks[r];
+    prefetch(values + kPrefetchBytes);
+    expand_nibbles(mask, values, w);
+    scales.scale(r, w);
+    values += (__builtin_popcount(mask) + 1) / 2;
+  }
+  void advance() {
+    masks += kGroup;
+    scales.advance();
+  }
 };
 
 // A group that was expanded to 16 bits.

@@ -45,6 +45,9 @@ inline Vf if_less(Vf a, Vf b, Vf then, Vf otherwise) { return _mm256_blendv_ps(o
 inline Vf widen(__m128i v, Float16 /*type*/) { return _mm256_cvtph_ps(v); }
 inline Vf widen(__m128i v, BFloat16 /*type*/) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16)); }
 inline Vf load(const float* p) { return _mm256_loadu_ps(p); }
+inline Vf load(const std::int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
 template <typename T>
 inline Vf load(const T* p) {
   return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), T{});
@@ -115,6 +118,19 @@ template <typename T>
   for (int i = 0; i < kVecs; ++i) w[i] = load(p + i * kLanes);
 }
 
+// Sixteen bytes of packed i4 as 32 signed bytes, in order.
+[[gnu::always_inline]] inline __m256i signed_nibbles(const std::uint8_t* p) {
+  const __m256i words = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i nibbles = _mm256_and_si256(_mm256_or_si256(words, _mm256_slli_epi16(words, 4)), _mm256_set1_epi8(15));
+  const __m256i values = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1));
+  return _mm256_shuffle_epi8(values, nibbles);
+}
+[[gnu::always_inline]] inline void load_nibbles(const std::uint8_t* p, Vf (&w)[kVecs]) {
+  alignas(32) std::int8_t bytes[kStep];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), signed_nibbles(p));
+  load_step(bytes, w);
+}
+
 // For every mask of eight lanes, the packed value that each lane takes; 0x80 = none.
 struct ExpandTable {
   alignas(64) std::int8_t source[256][8];
@@ -138,6 +154,13 @@ template <typename T>
     w[i] = _mm256_blendv_ps(spread, _mm256_setzero_ps(), _mm256_castsi256_ps(source));
     values += __builtin_popcount(byte);
   }
+}
+
+[[gnu::always_inline]] inline void expand_nibbles(std::uint32_t mask, const std::uint8_t* values, Vf (&w)[kVecs]) {
+  alignas(32) std::int8_t bytes[kStep + kLanes];  // loads of the last lanes may reach past the last value
+  _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), signed_nibbles(values));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(bytes + kStep), _mm_setzero_si128());
+  expand_step(mask, bytes, w);
 }
 
 template <typename T>

@@ -116,9 +116,26 @@ inline Vf load_scores(const float* p) { return _mm512_insertf32x8(load_sums(p), 
   w[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(v, 1));
 }
 
+// Thirty-two small integers to floats.
+[[gnu::always_inline]] inline void widen_bytes(__m256i v, Vf (&w)[kVecs]) {
+  w[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(v)));
+  w[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256(v, 1)));
+}
+// Sixteen bytes of packed i4 as 32 signed bytes, in order.
+[[gnu::always_inline]] inline __m256i signed_nibbles(const std::uint8_t* p) {
+  const __m256i words = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i nibbles = _mm256_and_si256(_mm256_or_si256(words, _mm256_slli_epi16(words, 4)), _mm256_set1_epi8(15));
+  const __m256i values = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1));
+  return _mm256_shuffle_epi8(values, nibbles);
+}
+[[gnu::always_inline]] inline void load_nibbles(const std::uint8_t* p, Vf (&w)[kVecs]) { widen_bytes(signed_nibbles(p), w); }
+
 template <typename T>
 [[gnu::always_inline]] inline void load_step(const T* p, Vf (&w)[kVecs]) {
-  if constexpr (sizeof(T) == 4) {
+  if constexpr (sizeof(T) == 1) {
+    w[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+    w[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + kLanes))));
+  } else if constexpr (sizeof(T) == 4) {
     w[0] = load(p);
     w[1] = load(p + kLanes);
   } else {
@@ -134,9 +151,18 @@ inline __m512i fresh_zero() {
   return z;
 }
 
+[[gnu::always_inline]] inline __m256i expand_bytes(std::uint32_t mask, __m256i values) {
+  return _mm256_mask_expand_epi8(_mm512_castsi512_si256(fresh_zero()), mask, values);
+}
+[[gnu::always_inline]] inline void expand_nibbles(std::uint32_t mask, const std::uint8_t* values, Vf (&w)[kVecs]) {
+  widen_bytes(expand_bytes(mask, signed_nibbles(values)), w);
+}
+
 template <typename T>
 [[gnu::always_inline]] inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
-  if constexpr (sizeof(T) == 4) {
+  if constexpr (sizeof(T) == 1) {
+    widen_bytes(expand_bytes(mask, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values))), w);
+  } else if constexpr (sizeof(T) == 4) {
     const auto low = static_cast<__mmask16>(mask);
     const auto high = static_cast<__mmask16>(mask >> 16);
     w[0] = _mm512_castsi512_ps(_mm512_mask_expand_epi32(fresh_zero(), low, _mm512_loadu_si512(values)));

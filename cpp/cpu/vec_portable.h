@@ -96,6 +96,20 @@ inline void expand_step(std::uint32_t mask, const T* values, Vf (&w)[kVecs]) {
   load_step(columns, w);
 }
 
+inline void spread_nibbles(const std::uint8_t* values, std::int8_t* bytes) {
+  for (int i = 0; i < kStep; ++i) bytes[i] = static_cast<std::int8_t>(nibble_at(values, i));
+}
+inline void load_nibbles(const std::uint8_t* p, Vf (&w)[kVecs]) {
+  std::int8_t bytes[kStep];
+  spread_nibbles(p, bytes);
+  load_step(bytes, w);
+}
+inline void expand_nibbles(std::uint32_t mask, const std::uint8_t* values, Vf (&w)[kVecs]) {
+  std::int8_t bytes[kStep + 1] = {};  // a read past the last value
+  spread_nibbles(values, bytes);
+  expand_step(mask, bytes, w);
+}
+
 template <typename T>
 void expand_to_half(std::uint32_t mask, const T* values, T* out);  // kHalfPanels is false
 

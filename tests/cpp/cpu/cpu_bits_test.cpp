@@ -11,6 +11,7 @@
 
 #include "cpu/cpu_ops.h"
 #include "support/random.h"
+#include "support/scaled_cases.h"
 
 namespace gossamer {
 namespace {
@@ -40,8 +41,34 @@ class CpuBits : public ::testing::TestWithParam<CpuIsa> {
   HostAllocator allocator_;
 };
 
-struct LinearProblem {
-  OwnedTensor weight, x, bias, residual;
+// One product in every company, by any number of threads, of every weight that stands for the same matrix.
+class LinearProblem {
+ public:
+  LinearProblem(Allocator& allocator, std::int64_t k)
+      : allocator_(allocator), x_(make(kTokens, k, 2)), bias_(make(1, kRows, 3)), residual_(make(kTokens, kRows, 4)) {}
+
+  void check(Ops& ops, const PackedWeight& weight, int threads) {
+    for (const std::int64_t company : {1, 2, 3, 4, 5, 8, 16, 33}) {
+      OwnedTensor out(allocator_, DType::f32, {kTokens, kRows});
+      for (std::int64_t t = 0; t < kTokens; t += company) {
+        const std::int64_t end = std::min(t + company, kTokens);
+        ops.linear(out.view.rows(t, end), x_.view.rows(t, end), weight,
+                   {.bias = bias_.view.reshape({kRows}), .activation = Activation::gelu, .residual = residual_.view.rows(t, end)});
+      }
+      if (expected_.empty()) expected_ = bits_of(out.view);
+      ASSERT_EQ(bits_of(out.view), expected_) << weight.format() << ", " << threads << " threads, " << company << " tokens at a time";
+    }
+  }
+
+ private:
+  OwnedTensor make(std::int64_t rows, std::int64_t cols, std::uint64_t seed) {
+    Random random(seed);
+    return random_matrix(allocator_, DType::f32, rows, cols, 1.0, random);
+  }
+
+  Allocator& allocator_;
+  OwnedTensor x_, bias_, residual_;
+  std::vector<std::uint32_t> expected_;
 };
 
 TEST_P(CpuBits, LinearIsTheSameWhateverTheCompanyThreadsAndEncoding) {
@@ -52,26 +79,33 @@ TEST_P(CpuBits, LinearIsTheSameWhateverTheCompanyThreadsAndEncoding) {
       if (k > 4096 && dtype != DType::bf16) continue;
       SCOPED_TRACE("k = " + std::to_string(k) + " " + std::string(name_of(dtype)) + ", inputs " + std::string(name_of(inputs)));
       Random random(static_cast<std::uint64_t>(k));
-      const LinearProblem p{random_matrix(allocator_, dtype, kRows, k, 0.5, random), matrix(kTokens, k, 2), matrix(1, kRows, 3),
-                            matrix(kTokens, kRows, 4)};
-      const OwnedSparseWeight sparse = sparse_from_dense(p.weight.view, allocator_);
-      std::vector<std::uint32_t> expected;
+      const OwnedTensor weight = random_matrix(allocator_, dtype, kRows, k, 0.5, random);
+      const OwnedSparseWeight sparse = sparse_from_dense(weight.view, allocator_);
+      LinearProblem problem(allocator_, k);
       for (const int threads : {1, 2, 8}) {
         const std::unique_ptr<Ops> ops = make(threads, inputs);
-        const std::unique_ptr<PackedWeight> weights[] = {ops->pack(p.weight.view), ops->pack(sparse.view)};
-        EXPECT_FALSE(weights[0]->is_sparse());
-        EXPECT_TRUE(weights[1]->is_sparse());
-        for (const auto& weight : weights) {
-          for (const std::int64_t company : {1, 2, 3, 4, 5, 8, 16, 33}) {
-            OwnedTensor out(allocator_, DType::f32, {kTokens, kRows});
-            for (std::int64_t t = 0; t < kTokens; t += company) {
-              const std::int64_t end = std::min(t + company, kTokens);
-              ops->linear(out.view.rows(t, end), p.x.view.rows(t, end), *weight,
-                          {.bias = p.bias.view.reshape({kRows}), .activation = Activation::gelu, .residual = p.residual.view.rows(t, end)});
-            }
-            if (expected.empty()) expected = bits_of(out.view);
-            ASSERT_EQ(bits_of(out.view), expected) << weight->format() << ", " << threads << " threads, " << company << " tokens at a time";
-          }
+        ASSERT_NO_FATAL_FAILURE(problem.check(*ops, *ops->pack(weight.view), threads));
+        ASSERT_NO_FATAL_FAILURE(problem.check(*ops, *ops->pack(sparse.view), threads));
+      }
+    }
+  }
+}
+
+TEST_P(CpuBits, ScaledLinearIsTheSameWhateverTheCompanyThreadsAndEncoding) {
+  for (const std::int64_t k : {7, 100, 576, 1700, 4200}) {
+    for (const DType dtype : kScaledDTypes) {
+      for (const auto& [group, inputs] : {std::pair{k, DType::f32}, {k, DType::bf16}, {std::int64_t{64}, DType::f32}}) {
+        if (group > k) continue;
+        SCOPED_TRACE("k = " + std::to_string(k) + " " + std::string(name_of(dtype)) + ", group " + std::to_string(group) + ", inputs " +
+                     std::string(name_of(inputs)));
+        Random random(static_cast<std::uint64_t>(k));
+        const OwnedScaledMatrix weight = random_scaled(allocator_, dtype, kRows, k, group, 0.5, random);
+        const OwnedSparseWeight sparse = sparse_from_scaled(weight.view, allocator_);
+        LinearProblem problem(allocator_, k);
+        for (const int threads : {1, 2, 8}) {
+          const std::unique_ptr<Ops> ops = make(threads, inputs);
+          ASSERT_NO_FATAL_FAILURE(problem.check(*ops, *ops->pack(weight.view), threads));
+          ASSERT_NO_FATAL_FAILURE(problem.check(*ops, *ops->pack(sparse.view), threads));
         }
       }
     }
