@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from gossamer.convert.architectures import SUPPORTED_ARCHITECTURES
 from gossamer.convert.run import ConvertOptions, convert, open_source
+from gossamer.convert.values import quantize_model
 
-__all__ = ["SUPPORTED_ARCHITECTURES", "ConvertOptions", "convert", "open_source"]
+__all__ = ["SUPPORTED_ARCHITECTURES", "ConvertOptions", "convert", "open_source", "quantize_model"]

@@ -18,12 +18,15 @@ from gossamer.checkpoint.dtypes import DTYPES, Array, dtype_name, first_nonfinit
 from gossamer.checkpoint.faults import fault
 from gossamer.checkpoint.file_io import FileIO
 from gossamer.checkpoint.manifest import MANIFEST_NAME, Manifest
+from gossamer.checkpoint.scaled import SCALE_GROUP_UNIT
 from gossamer.checkpoint.shard_writer import MAX_SHARD_BYTES
 from gossamer.checkpoint.writer import ModelWriter
 from gossamer.convert.architectures import HEAD, check_names, embedding_name, is_linear, tied_by_default
 from gossamer.convert.gguf_source import GgufSource
 from gossamer.convert.huggingface import HuggingFaceSource
 from gossamer.convert.source import Source, SourceTensor
+from gossamer.convert.values import role_of
+from gossamer.quantize import Quantizer
 
 __all__ = ["ConvertOptions", "Progress", "convert", "open_source"]
 
@@ -43,6 +46,8 @@ class ConvertOptions:
     bitmap_head : treat the head as a linear (embedding and norms are always dense).
     allow_nonfinite : keep NaN and infinities.
     tokenizer : build the tokenizer's files (GGUF only).
+    values : "int8", "int4" or "fp8": round the weights; None: keep them as they are.
+    scale_group : columns that share a scale in int4.
     """
 
     dtype: str = "auto"
@@ -50,10 +55,17 @@ class ConvertOptions:
     bitmap_head: bool = False
     allow_nonfinite: bool = False
     tokenizer: bool = True
+    values: str | None = None
+    scale_group: int = SCALE_GROUP_UNIT
+
+    @property
+    def quantizer(self) -> Quantizer:
+        return Quantizer(self.values, self.scale_group)
 
     def __post_init__(self) -> None:
         if self.dtype != "auto" and self.dtype not in DTYPES:
             raise ValueError(f"dtype must be auto, {', '.join(DTYPES)}, not {self.dtype!r}")
+        _ = self.quantizer  # refuses what it does not know
         if not self.bitmap_threshold >= 0:
             raise ValueError(f"bitmap_threshold is a share of zeros, 0 or more, not {self.bitmap_threshold}")
 
@@ -132,13 +144,17 @@ def convert(
 
 def _add(writer: ModelWriter, source: Source, tensor: SourceTensor, options: ConvertOptions) -> None:
     values = _cast(source.read(tensor.name), tensor, options)
+    role = role_of(tensor.name, source.architecture, tied=HEAD not in source.tensors)
+    if role is not None and options.values is not None and (bad := first_nonfinite(values)) is not None:
+        raise fault(f"The weight at index {list(bad)} is NaN or infinite", tensor=tensor.name, field=f"index {list(bad)}",
+                    expected="finite weights to round", fix="Convert it without --values")  # fmt: skip
     wanted = is_linear(tensor.name, source.architecture) or (options.bitmap_head and tensor.name == HEAD)
     if wanted and values.ndim == 2 and values.size:
         kept = is_nonzero(values)
         if 1 - np.count_nonzero(kept) / values.size >= options.bitmap_threshold:
-            writer.add_bitmap(tensor.name, pack(values, kept))
+            writer.add(tensor.name, options.quantizer(pack(values, kept), role))
             return
-    writer.add_dense(tensor.name, values)
+    writer.add(tensor.name, options.quantizer(values, role))
 
 
 def _cast(values: Array, tensor: SourceTensor, options: ConvertOptions) -> Array:
