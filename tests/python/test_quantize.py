@@ -313,3 +313,27 @@ def test_the_core_reads_what_python_wrote(tmp_path: Path) -> None:
     assert np.asarray(offsets)[:-1].tolist() == packed.row_offsets.tolist()
     with pytest.raises(ValueError, match="stored as i4 with scales"):
         core.read_dense("a.weight")
+
+
+@pytest.mark.parametrize("values", list(VALUES))
+def test_prune_rounds_what_it_prunes(values: str, tmp_path: Path) -> None:
+    from gossamer.prune import prune
+
+    model = convert_tiny(tmp_path)
+    prune(model, {0.5: tmp_path / "pruned"}, method="magnitude")
+    prune(model, {0.5: tmp_path / "both"}, method="magnitude", quantizer=Quantizer(values))
+    quantize_model(tmp_path / "pruned", tmp_path / "later", Quantizer(values))
+    with ModelReader(tmp_path / "both") as both, ModelReader(tmp_path / "later") as later:
+        for name in both.names():
+            assert both.record(name).dtype == later.record(name).dtype
+            assert (both.dense(name) == later.dense(name)).all()
+    prune(tmp_path / "both", {0.6: tmp_path / "more"}, method="magnitude")  # values with scales are multiplied out
+    with ModelReader(tmp_path / "more") as more, ModelReader(tmp_path / "both") as both:
+        assert more.record(UP).dtype == "f32"
+        assert more.record("model.embed_tokens.weight").dtype == both.record("model.embed_tokens.weight").dtype
+        assert 0.35 < np.count_nonzero(more.dense(UP)) / more.record(UP).size < 0.45
+
+
+def convert_tiny(tmp_path: Path) -> Path:
+    convert(write_hugging_face(tmp_path / "hf", llama_tensors()), tmp_path / "model")
+    return tmp_path / "model"

@@ -65,6 +65,13 @@ template. An interrupted run resumes when it is started again.
 )
 @click.option("--calibration-tokens", type=click.IntRange(min=16), default=32768, help="At most how many tokens to calibrate with.")
 @click.option("--calibration-length", type=click.IntRange(min=16), default=512, help="Tokens per calibration sequence.")
+@click.option(
+    "--values",
+    type=click.Choice(["float", "int8", "int4", "fp8"]),
+    default="float",
+    help="Round the linears, pruned or kept, as `gossamer convert --values` does.",
+)
+@click.option("--scale-group", type=click.IntRange(min=64), default=64, help="Columns that share a scale in int4; a multiple of 64.")
 @click.option("--num-threads", type=click.IntRange(min=1), default=None, help="Threads that run the model.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace models that are there already.")
 @click.option("--allow-nonfinite", is_flag=True, help="Keep NaN and infinite weights instead of refusing them.")
@@ -74,11 +81,18 @@ def command(model: Path, out: Path, **options: Any) -> None:
     MODEL is a directory made by `gossamer convert`, or a Hugging Face directory or GGUF file, which is converted first. The projections of
     attention and MLP are pruned, layer by layer; embeddings, the head and norms stay as they are.
     """
+    from gossamer.checkpoint.scaled import SCALE_GROUP_UNIT
     from gossamer.prune import prune
+    from gossamer.quantize import Quantizer
 
     amounts = [name for name in ("sparsity", "pattern", "target_bytes", "target_speedup") if options[name] is not None]
     if len(amounts) != 1:
         raise click.UsageError("Give one of --sparsity, --pattern, --target-bytes and --target-speedup: how much to prune.")
+    rounds = options["values"] != "float"
+    if rounds and options["target_bytes"] is not None:
+        raise click.UsageError("--target-bytes counts floating values; leave out --values, or give --sparsity.")
+    if options["scale_group"] % SCALE_GROUP_UNIT:
+        raise click.BadParameter(f"{options['scale_group']} is not a multiple of {SCALE_GROUP_UNIT}", param_hint="--scale-group")
     with ExitStack() as stack:
         source = model if is_model_directory(model) else _converted(model, out, stack, options["allow_nonfinite"])
         destinations = outputs(out, _sparsities(source, **{name: options[name] for name in (*amounts, "target_device", "keep")}))
@@ -89,6 +103,7 @@ def command(model: Path, out: Path, **options: Any) -> None:
             calibration=_calibration(source, options),
             pattern=options["pattern"],
             keep=options["keep"],
+            quantizer=Quantizer(options["values"], options["scale_group"]) if rounds else None,
             overwrite=options["overwrite"],
             allow_nonfinite=options["allow_nonfinite"],
             runtime_options={"num_threads": options["num_threads"]},

@@ -12,21 +12,19 @@ HIGHEST_SPARSITY = 0.95
 
 ProductTime = Callable[[int, int, float], float]  # m, k, sparsity (0 = stored dense) → time of one product, in any unit
 
-_VALUE_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
+_VALUE_BYTES = {"f32": 4, "f16": 2, "bf16": 2}  # what has scales is pruned as f32
 
 
 def stored_bytes(records: Mapping[str, TensorRecord], targets: Collection[str], sparsity: float, side_files: Mapping[str, bytes]) -> int:
     """An upper bound, within about a megabyte, of what the model takes on disk when the targets have this sparsity together."""
     total = sum(map(len, side_files.values())) + (1 << 20)  # headers, the manifest with its digests
     for name, record in records.items():
-        value_bytes = _VALUE_BYTES[record.dtype]
+        value_bytes = _VALUE_BYTES.get(record.dtype, 4)
         rows, cols = record.shape if len(record.shape) == 2 else (1, record.size)
         if name in targets:
             total += round(record.size * (1 - sparsity)) * value_bytes + rows * (value_bytes + 8 + (cols + 7) // 8)
-        elif record.encoding == "bitmap":
-            total += (record.nnz or 0) * value_bytes + rows * (8 + (cols + 7) // 8)
         else:
-            total += record.size * value_bytes
+            total += record.stored_bytes
     return total
 
 

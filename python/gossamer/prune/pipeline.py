@@ -7,12 +7,14 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import gossamer
-from gossamer.checkpoint import ModelReader, ModelWriter, TensorRecord
+from gossamer.checkpoint import ModelReader, ModelWriter, TensorRecord, pack
+from gossamer.convert.architectures import HEAD
+from gossamer.convert.values import role_of
 from gossamer.errors import CheckpointError
 from gossamer.prune.budget import stored_bytes
 from gossamer.prune.calibration import CalibrationSet
@@ -20,6 +22,7 @@ from gossamer.prune.layer_store import LayerStore
 from gossamer.prune.layerwise import Recipe, layer_of, prune_layers
 from gossamer.prune.masks import METHODS, keep_masks, pattern_mask
 from gossamer.prune.select import select
+from gossamer.quantize import Quantizer, Stored
 
 __all__ = ["PruneReport", "prune"]
 
@@ -51,6 +54,7 @@ class _Plan:
     calibration: CalibrationSet | None
     pattern: tuple[int, int] | None
     keep: tuple[str, ...]
+    quantizer: Quantizer
 
     @property
     def needs_calibration(self) -> bool:
@@ -63,7 +67,16 @@ class _Plan:
 
     def resume_key(self, model_id: str, sparsity: float) -> str:
         calibration = self.calibration.sha256 if self.calibration else ""
-        parts = [model_id, self.method, repr(float(sparsity)), calibration, self.pattern, self.keep, gossamer.__version__]
+        parts = [
+            model_id,
+            self.method,
+            repr(float(sparsity)),
+            calibration,
+            self.pattern,
+            self.keep,
+            astuple(self.quantizer),
+            gossamer.__version__,
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def record(self, sparsity: float) -> dict[str, Any]:
@@ -82,6 +95,7 @@ def prune(
     calibration: CalibrationSet | None = None,
     pattern: tuple[int, int] | None = None,
     keep: Sequence[str] = (),
+    quantizer: Quantizer | None = None,
     overwrite: bool = False,
     allow_nonfinite: bool = False,
     runtime_options: dict[str, Any] | None = None,
@@ -98,6 +112,7 @@ def prune(
     calibration : token sequences, needed by all but "magnitude"
     pattern : (n, m), n zeros in every m columns of a row; the only output's sparsity must be n / m
     keep : shell patterns of the names of projections that stay as they are; the sparsity is that of the others
+    quantizer : rounds the linears, pruned or kept, and the head, after all layers have been pruned; None: nothing is rounded
     runtime_options : keyword arguments of the `Runtime` that calibrates
 
     Raises
@@ -105,7 +120,7 @@ def prune(
     ValueError : unknown method, a sparsity or pattern out of range, no calibration, a keep pattern that matches nothing.
     CheckpointError : a model without prunable tensors, and as `ModelWriter` and `ModelReader`, like FileExistsError and OSError.
     """
-    plan = _Plan(method, calibration, pattern, tuple(keep))
+    plan = _Plan(method, calibration, pattern, tuple(keep), quantizer or Quantizer())
     _check_arguments(outputs, plan)
     report = progress or (lambda phase, done, total: None)
     with ModelReader(model) as reader:
@@ -186,6 +201,11 @@ def _write(
     report: Progress,
 ) -> None:
     """Write every tensor in the reader's order: the pruned ones from the store (or by magnitude), the rest as they are."""
+    architecture, tied = reader.manifest.architecture, HEAD not in records
+
+    def store_as(name: str, tensor: Stored) -> None:
+        writer.add(name, plan.quantizer(tensor, role_of(name, architecture, tied=tied)))
+
     layer, weights = -1, {}
     for done, name in enumerate(records):
         report("write", done, len(records))
@@ -193,14 +213,12 @@ def _write(
             continue
         if name in targets and not plan.needs_calibration:
             weight = reader.dense(name)
-            writer.add_bitmap(name, weight, pattern_mask(weight, plan.pattern) if plan.pattern else keep_masks(weight, [sparsity])[0])
+            store_as(name, pack(weight, pattern_mask(weight, plan.pattern) if plan.pattern else keep_masks(weight, [sparsity])[0]))
         elif name in targets:
             if layer != layer_of(name):
                 layer = layer_of(name)
                 weights = store.load(layer)
-            writer.add_bitmap(name, weights[name])
-        elif records[name].encoding == "bitmap":
-            writer.add_bitmap(name, reader.bitmap(name))
+            store_as(name, weights[name])
         else:
-            writer.add_dense(name, reader.dense(name))
+            store_as(name, reader.stored(name))
     report("write", len(records), len(records))
