@@ -110,7 +110,8 @@ void bind_checkpoint(nb::module_& module) {
       .def("tensors", &tensors, "Logical name -> {encoding, dtype, shape, shard, nnz, scale_group}.")
       .def("read_dense", &read_dense, nb::arg("name"), "The tensor, which has no scales; bf16 as uint16 bits.")
       .def("read_sparse", &read_sparse, nb::arg("name"),
-           "(mask u8 [rows, ceil(cols/8)], values [nnz], row_offsets i64 [rows + 1]), without scales; bf16 as uint16 bits, e4m3 and pairs of i4 as uint8.")
+           "(mask u8 [rows, ceil(cols/8)], values [nnz], row_offsets i64 [rows + 1]), without scales; bf16 as uint16 bits, e4m3 and pairs "
+           "of i4 as uint8.")
       .def_prop_ro("digest", [](const Checkpoint& c) { return c.manifest().digest; })
       .def_prop_ro("model_id", [](const Checkpoint& c) { return c.manifest().model_id; })
       .def_prop_ro("architecture", [](const Checkpoint& c) { return c.manifest().architecture; });
