@@ -195,6 +195,7 @@ std::optional<Checkpoint> prepare(LoadedModel& loaded, const std::string& model_
     failure = std::current_exception();
   }
   require_agreement(loaded.ranks->group(), fields, failure);
+  loaded.ranks->require_own_gpu();
   loaded.comm = loaded.ranks->make_communicator(*loaded.ops);
   return checkpoint;
 }

@@ -76,11 +76,11 @@ std::string place_of_this_process() {
   return host + std::string(reinterpret_cast<const char*>(&mask), sizeof(mask));
 }
 
-std::size_t number_of_gpus() {
+std::vector<DeviceDescription> visible_gpus() {
   try {
-    return load_backend("cuda").probe().devices.size();
+    return load_backend("cuda").probe().devices;
   } catch (const DeviceError&) {
-    return 0;
+    return {};
   }
 }
 
@@ -114,17 +114,15 @@ Ranks::Ranks(const Launch& launch, const RuntimeOptions& options) : launch_(laun
 
 Ranks::~Ranks() = default;
 
-std::string Ranks::own_device(const std::string& device, const std::string& dtype) const {
+std::string Ranks::own_device(const std::string& device, const std::string& dtype) {
   require(!device.starts_with("cuda:"),
           "device='" + printable(device) + "' would put all ranks on one GPU; use device='cuda', which gives " + "each rank its own");
   const bool may_be_gpu = device == "cuda" || (device == "auto" && dtype != "float32");
-  const std::size_t count = may_be_gpu ? number_of_gpus() : 0;
-  if (count == 0) return device == "auto" ? "cpu" : device;
-  if (static_cast<std::size_t>(launch_.local_size) > count) {
-    throw DeviceError(std::to_string(launch_.local_size) + " ranks were started on a host with " + std::to_string(count) +
-                      " GPUs, and two cannot share one; start as many ranks as GPUs, or use device='cpu'");
-  }
-  return "cuda:" + std::to_string(launch_.local_rank);
+  const std::vector<DeviceDescription> gpus = may_be_gpu ? visible_gpus() : std::vector<DeviceDescription>();
+  if (gpus.empty()) return device == "auto" ? "cpu" : device;
+  const std::size_t index = own_gpu(launch_, gpus.size());
+  gpu_ = gpus[index].uuid;
+  return "cuda:" + std::to_string(index);
 }
 
 int Ranks::share_of_cores() {

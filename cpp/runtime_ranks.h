@@ -5,6 +5,7 @@
 #include <string>
 
 #include "comm/communicator.h"
+#include "comm/handshake.h"
 #include "comm/rank_group.h"
 #include "runtime.h"
 
@@ -25,8 +26,11 @@ class Ranks {
 
   // Threads of this rank when the options leave the choice: ranks that may use the same cores share them. Collective.
   int share_of_cores();
-  // The device of this rank: each has a GPU of its own. InvalidArgument, DeviceError: two would share one.
-  std::string own_device(const std::string& device, const std::string& dtype) const;
+  // The device of this rank: the GPU of its number on the host, or the only one that it sees. InvalidArgument, DeviceError: there are
+  // too few.
+  std::string own_device(const std::string& device, const std::string& dtype);
+  // DeviceError: two ranks were given one GPU. Collective.
+  void require_own_gpu() { require_distinct(*group_, "GPU", gpu_); }
   std::unique_ptr<Communicator> make_communicator(Ops& ops);
   // Waits for the others to come here, too; then each may end. Only for a group that lives.
   void part();
@@ -38,6 +42,7 @@ class Ranks {
 
   Launch launch_;
   std::unique_ptr<RankGroup> group_;
+  std::string gpu_;  // its UUID; empty on a CPU
 };
 
 }  // namespace gossamer

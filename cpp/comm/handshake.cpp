@@ -73,6 +73,18 @@ std::string judge(const std::vector<std::vector<std::byte>>& messages) {
   return verdict;
 }
 
+// The first two ranks with the same message; empty = there are none.
+std::string find_sharers(const std::vector<std::vector<std::byte>>& messages, const std::string& what) {
+  for (std::size_t second = 1; second < messages.size(); ++second) {
+    for (std::size_t first = 0; first < second; ++first) {
+      if (messages[first].empty() || messages[first] != messages[second]) continue;
+      return "ranks " + std::to_string(first) + " and " + std::to_string(second) + " have the same " + what + ", " +
+             printable(to_text(messages[first])) + "; start as many ranks as there are, each with its own";
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 void require_agreement(RankGroup& group, const Fields& fields, const std::exception_ptr& failure) {
@@ -86,6 +98,14 @@ void require_agreement(RankGroup& group, const Fields& fields, const std::except
   if (text.empty()) return;
   if (text.front() == kFailed) throw DeviceError(text.substr(1));
   throw InvalidArgument(text.substr(1));
+}
+
+void require_distinct(RankGroup& group, const std::string& what, const std::string& own) {
+  const std::vector<std::vector<std::byte>> messages = group.gather(to_bytes(own));
+  std::vector<std::byte> verdict;
+  if (group.leads()) verdict = to_bytes(find_sharers(messages, what));
+  group.broadcast(verdict);
+  if (!verdict.empty()) throw DeviceError(to_text(verdict));
 }
 
 }  // namespace gossamer

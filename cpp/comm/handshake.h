@@ -17,4 +17,7 @@ using Fields = std::vector<std::pair<std::string, std::string>>;  // name → va
 // that differ from rank 0's; DeviceError the rank that failed, with its message.
 void require_agreement(RankGroup& group, const Fields& fields, const std::exception_ptr& failure = {});
 
+// Collective. `own`: what this rank alone may have, or empty. DeviceError, on every rank, names the first two that have the same.
+void require_distinct(RankGroup& group, const std::string& what, const std::string& own);
+
 }  // namespace gossamer

@@ -61,4 +61,11 @@ std::optional<Launch> read_launch() {
   return read_launch([](const char* name) { return std::getenv(name); });
 }
 
+std::size_t own_gpu(const Launch& launch, std::size_t num_visible) {
+  const std::size_t index = num_visible == 1 ? 0 : static_cast<std::size_t>(launch.local_rank);
+  if (index < num_visible) return index;
+  throw DeviceError(std::to_string(launch.local_size) + " ranks were started on a host with " + std::to_string(num_visible) +
+                    " GPUs, and two cannot share one; start as many ranks as GPUs, or use device='cpu'");
+}
+
 }  // namespace gossamer

@@ -1,6 +1,7 @@
 // What the launcher (mpirun, mpiexec, srun) says about this process. The only place that reads its environment variables.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <optional>
 #include <string>
@@ -20,5 +21,9 @@ using Environment = std::function<const char*(const char* name)>;  // null where
 // nullopt: started by itself, or as the only rank. InvalidArgument: the variables contradict each other.
 std::optional<Launch> read_launch(const Environment& environment);
 std::optional<Launch> read_launch();  // from this process's environment
+
+// Which of the GPUs that this process sees is its own: that of its number on the host, or the only one, which the launcher may have chosen
+// (srun --gpus-per-task=1). DeviceError: there are too few.
+std::size_t own_gpu(const Launch& launch, std::size_t num_visible);
 
 }  // namespace gossamer

@@ -17,6 +17,7 @@ class RankGroup;     // comm/rank_group.h
 
 struct DeviceDescription {
   std::string name;  // "NVIDIA H100 80GB HBM3"
+  std::string uuid;  // of this very device: 32 hexadecimal digits
   int capability_major = 0;
   int capability_minor = 0;
   std::int64_t memory_bytes = 0;

@@ -14,6 +14,16 @@ std::string version_text(int version) {
   return version == 0 ? "none" : std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
+std::string uuid_text(const cudaUUID_t& uuid) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (const char byte : uuid.bytes) {
+    const auto value = static_cast<unsigned char>(byte);
+    text += {kDigits[value / 16], kDigits[value % 16]};
+  }
+  return text;
+}
+
 std::string advice(cudaError_t status) {
   switch (status) {
     case cudaErrorInsufficientDriver: return "install or update the NVIDIA driver";
@@ -44,8 +54,8 @@ BackendProbe probe_devices() {
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp properties{};
     require_ok(cudaGetDeviceProperties(&properties, i), "cudaGetDeviceProperties");
-    probe.devices.push_back({properties.name, properties.major, properties.minor, static_cast<std::int64_t>(properties.totalGlobalMem),
-                             properties.multiProcessorCount});
+    probe.devices.push_back({properties.name, uuid_text(properties.uuid), properties.major, properties.minor,
+                             static_cast<std::int64_t>(properties.totalGlobalMem), properties.multiProcessorCount});
   }
   return probe;
 }

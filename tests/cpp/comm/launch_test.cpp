@@ -63,5 +63,19 @@ TEST(Launch, RefusesNonsense) {
   EXPECT_THROW(read({{"OMPI_COMM_WORLD_RANK", "zero"}, {"OMPI_COMM_WORLD_SIZE", "2"}}), InvalidArgument);
 }
 
+TEST(Launch, EachRankOfAHostHasItsOwnGpu) {
+  const Launch third{.launcher = "Open MPI", .rank = 6, .size = 8, .local_rank = 2, .local_size = 4};
+  EXPECT_EQ(own_gpu(third, 4), 2U);
+  EXPECT_EQ(own_gpu(third, 8), 2U);
+  EXPECT_EQ(own_gpu(third, 1), 0U);  // of its own, if the launcher says so: require_distinct sees
+  try {
+    own_gpu(third, 2);
+    FAIL() << "a third rank on two GPUs";
+  } catch (const DeviceError& error) {
+    EXPECT_NE(std::string(error.what()).find("4 ranks were started on a host with 2 GPUs"), std::string::npos) << error.what();
+  }
+  EXPECT_THROW(own_gpu(third, 0), DeviceError);
+}
+
 }  // namespace
 }  // namespace gossamer

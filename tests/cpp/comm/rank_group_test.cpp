@@ -131,6 +131,20 @@ TEST(Handshake, NamesTheRankAndTheFieldThatDiffer) {
   expect_no_errors(errors);
 }
 
+TEST(Handshake, NamesTheRanksThatShareWhatEachMustHave) {
+  const std::vector<std::string> own{"a", "", "b", "", "b"};  // an empty one is no one's
+  expect_no_errors(run_ranks(5, kOptions, [&own](RankGroup& group) {
+    try {
+      require_distinct(group, "GPU", own[static_cast<std::size_t>(group.rank())]);
+      ADD_FAILURE() << "two have one GPU";
+    } catch (const DeviceError& error) {
+      EXPECT_NE(std::string(error.what()).find("ranks 2 and 4 have the same GPU, b"), std::string::npos) << error.what();
+    }
+  }));
+  expect_no_errors(
+      run_ranks(4, kOptions, [&own](RankGroup& group) { require_distinct(group, "GPU", own[static_cast<std::size_t>(group.rank())]); }));
+}
+
 TEST(Handshake, OtherFieldsAreAnotherBuild) {
   for (const bool more : {false, true}) {
     expect_no_errors(run_ranks(2, kOptions, [more](RankGroup& group) {
