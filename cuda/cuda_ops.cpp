@@ -116,6 +116,7 @@ class CudaOps final : public Ops {
 
   bool records() const override { return true; }
   void run_recorded(std::uint64_t key, const std::function<void()>& fn) override { graphs_.run(key, fn, bound()); }
+  void forget_recordings() override { graphs_.clear(); }
 
   std::optional<DeviceMemory> device_memory() const override {
     check_status(cudaSetDevice(device_.index), "cudaSetDevice");

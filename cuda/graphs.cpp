@@ -38,10 +38,11 @@ class Recording {
 
 }  // namespace
 
-Graphs::~Graphs() {
+void Graphs::clear() {
   for (const auto& [key, graph] : graphs_) {
     if (graph != nullptr) cudaGraphExecDestroy(graph);
   }
+  graphs_.clear();
 }
 
 void Graphs::run(std::uint64_t key, const std::function<void()>& fn, cudaStream_t stream) {

@@ -62,7 +62,8 @@ class NcclCommunicator final : public Communicator {
       ops_.synchronize();
     } catch (const std::exception&) {  // aborting is all that is left to do
     }
-    nccl_.abort(comm_);  // with nothing under way; unlike ncclCommDestroy it does not wait for the other ranks
+    ops_.forget_recordings();  // NCCL waits for graphs that hold its collectives, for ever
+    nccl_.abort(comm_);        // with nothing under way; unlike ncclCommDestroy it does not wait for the other ranks
   }
 
   int rank() const override { return group_.rank(); }
@@ -71,9 +72,8 @@ class NcclCommunicator final : public Communicator {
   void all_reduce_sum(Ops& ops, const Tensor& x) override {
     check(x.is_contiguous(), "NcclCommunicator sums contiguous tensors");
     if (x.numel() == 0) return;
-    begin();
-    nccl_.all_reduce_sum(x.raw(), static_cast<std::size_t>(x.numel()), x.dtype(), comm_, bound_stream(ops));
-    wait_until_ready();
+    const cudaStream_t stream = bound_stream(ops);
+    run([&] { nccl_.all_reduce_sum(x.raw(), static_cast<std::size_t>(x.numel()), x.dtype(), comm_, stream); });
   }
 
   // Row by row, so that each lands where it belongs; NCCL makes one launch of a group's calls.
@@ -83,21 +83,20 @@ class NcclCommunicator final : public Communicator {
     const cudaStream_t stream = bound_stream(ops);
     const auto count = static_cast<std::size_t>(part.size(1));
     for (std::int64_t first = 0; first < part.size(0); first += kRowsAtOnce) {
-      begin();
-      nccl_.group_start();
-      for (std::int64_t row = first; row < std::min(first + kRowsAtOnce, part.size(0)); ++row) {
-        nccl_.all_gather(part.rows(row, row + 1).raw(), out.rows(row, row + 1).raw(), count, part.dtype(), comm_, stream);
-      }
-      nccl_.group_end();
-      wait_until_ready();
+      run([&] {
+        nccl_.group_start();
+        for (std::int64_t row = first; row < std::min(first + kRowsAtOnce, part.size(0)); ++row) {
+          nccl_.all_gather(part.rows(row, row + 1).raw(), out.rows(row, row + 1).raw(), count, part.dtype(), comm_, stream);
+        }
+        nccl_.group_end();
+      });
     }
   }
 
   void broadcast(Ops& ops, const Tensor& x, int root) override {
     check(x.is_contiguous(), "NcclCommunicator::broadcast wants a contiguous tensor");
-    begin();
-    nccl_.broadcast(x.raw(), static_cast<std::size_t>(x.nbytes()), root, comm_, bound_stream(ops));
-    wait_until_ready();
+    const cudaStream_t stream = bound_stream(ops);
+    run([&] { nccl_.broadcast(x.raw(), static_cast<std::size_t>(x.nbytes()), root, comm_, stream); });
   }
 
   void barrier() override {
@@ -106,49 +105,78 @@ class NcclCommunicator final : public Communicator {
   }
 
  private:
-  void begin() const {
+  // Puts a collective on the stream.
+  template <class Collective>
+  void run(const Collective& collective) {
     group_.require_alive();
-    if (is_aborted_) throw EngineDeadError("the ranks have ended: NCCL was aborted");
+    {
+      const std::lock_guard lock(calls_);
+      require_not_aborted();
+      collective();
+    }
+    wait_until_ready();
+  }
+
+  void require_not_aborted() const {
+    if (!is_aborted_) return;
+    group_.require_alive();
+    throw EngineDeadError("the ranks have ended: NCCL was aborted");
   }
 
   // Until the last call has been put on the stream; almost always that is so already.
-  void wait_until_ready() const {
-    std::string error;
+  void wait_until_ready() {
     const auto start = std::chrono::steady_clock::now();
-    for (NcclLibrary::State state = nccl_.state(comm_, error); state != NcclLibrary::State::ready; state = nccl_.state(comm_, error)) {
+    for (;;) {
       group_.require_alive();
+      std::string error;
+      const NcclLibrary::State state = look(error);
+      if (state == NcclLibrary::State::ready) return;
       const bool is_late = std::chrono::steady_clock::now() - start > group_.watchdog();
       if (is_late) error = "no answer from the other ranks within watchdog_seconds";
       if (is_late || state == NcclLibrary::State::failed) {
-        group_.fail("NCCL " + nccl_.version() + " on rank " + std::to_string(rank()) + ": " + error);
+        fail(error);
         group_.require_alive();
       }
       std::this_thread::yield();
     }
   }
 
+  NcclLibrary::State look(std::string& error) {
+    const std::lock_guard lock(calls_);
+    require_not_aborted();
+    return nccl_.state(comm_, error);
+  }
+
+  void fail(const std::string& error) { group_.fail("NCCL " + nccl_.version() + " on rank " + std::to_string(rank()) + ": " + error); }
+
   void watch() {
     std::unique_lock lock(mutex_);
     while (!changed_.wait_for(lock, kWatch, [this] { return is_closing_; })) {
       std::string error;
-      if (nccl_.state(comm_, error) == NcclLibrary::State::failed) {
-        group_.fail("NCCL " + nccl_.version() + " on rank " + std::to_string(rank()) + ": " + error);
-      }
+      if (look(error) == NcclLibrary::State::failed) fail(error);
       try {
         group_.require_alive();
       } catch (const EngineDeadError&) {
-        is_aborted_ = true;
         lock.unlock();
-        nccl_.abort(comm_);  // should it hang, the group's monitor ends the process
+        end();
         return;
       }
     }
+  }
+
+  // Ends the kernels that wait for a rank that is gone. Where steps are recorded it does not come back, because NCCL then waits for the
+  // graphs: the group's monitor ends the process.
+  void end() {
+    const std::lock_guard lock(calls_);
+    is_aborted_ = true;
+    nccl_.abort(comm_);
   }
 
   NcclLibrary& nccl_;
   Ops& ops_;
   RankGroup& group_;
   NcclLibrary::Comm comm_ = nullptr;
+  std::mutex calls_;  // held over every use of comm_, which abort() frees
   std::mutex mutex_;
   std::condition_variable changed_;
   bool is_closing_ = false;

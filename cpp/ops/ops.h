@@ -128,6 +128,8 @@ class Ops {
   virtual bool records() const { return false; }
   // On a device with graphs early calls of a key record fn and later ones replay the recording; elsewhere it just calls fn.
   virtual void run_recorded(std::uint64_t key, const std::function<void()>& fn);
+  // Drops what was recorded. A communicator whose collectives are in a recording must not be freed before it.
+  virtual void forget_recordings() {}
 
  protected:
   virtual std::unique_ptr<PackedWeight> do_pack_dense(const Tensor& dense) = 0;
