@@ -135,6 +135,8 @@ void validate(const RuntimeOptions& options) {
   require(options.watchdog_seconds >= 1 && options.watchdog_seconds <= kMaxWatchdogSeconds,
           "watchdog_seconds must be between 1 and " + std::to_string(kMaxWatchdogSeconds) + ", not " +
               std::to_string(options.watchdog_seconds));
+  require(options.all_reduce == "nccl" || options.all_reduce == "one-shot",
+          "all_reduce must be nccl or one-shot, not '" + printable(options.all_reduce) + "'");
   require(options.verify == "full" || options.verify == "header", "verify must be full or header, not '" + printable(options.verify) + "'");
   require_between("max_queue", options.max_queue, 0, kAny / 2);
 }
@@ -156,6 +158,7 @@ Fields fields_of(const RuntimeOptions& options, const LoadedModel& loaded, const
           {"block_size", text(options.block_size)},
           {"kv_cache_memory", text(options.kv_cache_memory)},
           {"seed", text(options.seed)},
+          {"all_reduce", options.all_reduce},
           {"enforce_eager", text(options.enforce_eager)},
           {"random weights", options.random_config},
           {"sparsity", text(options.random_sparsity)}};
@@ -196,7 +199,7 @@ std::optional<Checkpoint> prepare(LoadedModel& loaded, const std::string& model_
   }
   require_agreement(loaded.ranks->group(), fields, failure);
   loaded.ranks->require_own_gpu();
-  loaded.comm = loaded.ranks->make_communicator(*loaded.ops);
+  loaded.comm = loaded.ranks->make_communicator(*loaded.ops, options);
   return checkpoint;
 }
 

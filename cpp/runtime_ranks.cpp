@@ -145,8 +145,10 @@ int Ranks::share_of_cores() {
   return std::max(1, available_cores() / sharers);
 }
 
-std::unique_ptr<Communicator> Ranks::make_communicator(Ops& ops) {
-  if (ops.device().kind == Device::Kind::cuda) return load_backend("cuda").create_communicator(ops, *group_);
+std::unique_ptr<Communicator> Ranks::make_communicator(Ops& ops, const RuntimeOptions& options) {
+  const bool one_shot = options.all_reduce == "one-shot";
+  if (ops.device().kind == Device::Kind::cuda) return load_backend("cuda").create_communicator(ops, *group_, {.one_shot = one_shot});
+  require(!one_shot, "all_reduce='one-shot' is for GPUs; ranks on CPUs sum over MPI");
   return make_mpi_communicator(MpiLibrary::load(launch_.launcher), *group_);
 }
 

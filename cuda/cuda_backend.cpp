@@ -17,8 +17,8 @@ class CudaBackend final : public Backend {
     return make_cuda_ops(device_index, activation_dtype);
   }
 
-  std::unique_ptr<Communicator> create_communicator(Ops& ops, RankGroup& group) const override {
-    return make_nccl_communicator(ops, group);
+  std::unique_ptr<Communicator> create_communicator(Ops& ops, RankGroup& group, const CommunicatorOptions& options) const override {
+    return make_nccl_communicator(ops, group, options);
   }
 };
 

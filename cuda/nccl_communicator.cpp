@@ -13,12 +13,15 @@
 #include "core/error.h"
 #include "cuda_ops.h"
 #include "nccl_library.h"
+#include "peer_exchange.h"
 
 namespace gossamer::cuda {
 namespace {
 
 constexpr std::chrono::milliseconds kWatch{50};
-constexpr std::int64_t kRowsAtOnce = 64;  // of all_gather_last, in one launch
+constexpr std::int64_t kRowsAtOnce = 64;  // of NCCL's all_gather_last, in one launch
+// Of a sum. Larger ones are NCCL's, which does not send every rank's whole message to every other.
+constexpr std::int64_t kMostOneShotBytes = std::int64_t{512} << 10;
 
 // What rank 0 makes and all others must know.
 NcclUniqueId shared_id(NcclLibrary& nccl, RankGroup& group) {
@@ -35,14 +38,22 @@ NcclUniqueId shared_id(NcclLibrary& nccl, RankGroup& group) {
   return id;
 }
 
+std::unique_ptr<PeerExchange> make_peers(RankGroup& group, Ops& ops) {
+  std::unique_ptr<PeerExchange> peers = PeerExchange::make(group, ops.allocator());
+  if (peers) return peers;
+  throw DeviceError("all_reduce='one-shot' needs up to " + std::to_string(kMaxPeers) +
+                    " GPUs of one host that reach each other's memory (nvidia-smi topo -p2p r), and these do not; use all_reduce='nccl'");
+}
+
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(Ops& ops, RankGroup& group) : nccl_(NcclLibrary::load()), ops_(ops), group_(group) {
+  NcclCommunicator(Ops& ops, RankGroup& group, bool one_shot) : nccl_(NcclLibrary::load()), ops_(ops), group_(group) {
     const NcclUniqueId id = shared_id(nccl_, group);
     bound_stream(ops);  // NCCL takes the thread's device
     comm_ = nccl_.init(group.size(), id, group.rank());
     try {
       wait_until_ready();
+      if (one_shot) peers_ = make_peers(group, ops);
     } catch (...) {
       nccl_.abort(comm_);
       throw;
@@ -73,14 +84,24 @@ class NcclCommunicator final : public Communicator {
     check(x.is_contiguous(), "NcclCommunicator sums contiguous tensors");
     if (x.numel() == 0) return;
     const cudaStream_t stream = bound_stream(ops);
-    run([&] { nccl_.all_reduce_sum(x.raw(), static_cast<std::size_t>(x.numel()), x.dtype(), comm_, stream); });
+    if (peers_ && PeerExchange::sums(x, kMostOneShotBytes)) {
+      group_.require_alive();
+      peers_->all_reduce_sum(x, stream);
+    } else {
+      run([&] { nccl_.all_reduce_sum(x.raw(), static_cast<std::size_t>(x.numel()), x.dtype(), comm_, stream); });
+    }
   }
 
-  // Row by row, so that each lands where it belongs; NCCL makes one launch of a group's calls.
+  // NCCL does it row by row, so that each lands where it belongs, and makes one launch of a group's calls.
   void all_gather_last(Ops& ops, const Tensor& out, const Tensor& part) override {
     check(out.dtype() == part.dtype() && out.size(0) == part.size(0) && out.size(1) == size() * part.size(1),
           "NcclCommunicator::all_gather_last wants out [n, ranks * c] for parts [n, c]");
     const cudaStream_t stream = bound_stream(ops);
+    if (peers_ && out.is_contiguous() && part.is_contiguous() && PeerExchange::gathers(part)) {
+      group_.require_alive();
+      peers_->all_gather_last(out, part, stream);
+      return;
+    }
     const auto count = static_cast<std::size_t>(part.size(1));
     for (std::int64_t first = 0; first < part.size(0); first += kRowsAtOnce) {
       run([&] {
@@ -167,6 +188,7 @@ class NcclCommunicator final : public Communicator {
   // Ends the kernels that wait for a rank that is gone. Where steps are recorded it does not come back, because NCCL then waits for the
   // graphs: the group's monitor ends the process.
   void end() {
+    if (peers_) peers_->end();
     const std::lock_guard lock(calls_);
     is_aborted_ = true;
     nccl_.abort(comm_);
@@ -176,7 +198,8 @@ class NcclCommunicator final : public Communicator {
   Ops& ops_;
   RankGroup& group_;
   NcclLibrary::Comm comm_ = nullptr;
-  std::mutex calls_;  // held over every use of comm_, which abort() frees
+  std::unique_ptr<PeerExchange> peers_;  // null: NCCL does it all
+  std::mutex calls_;                     // held over every use of comm_, which abort() frees
   std::mutex mutex_;
   std::condition_variable changed_;
   bool is_closing_ = false;
@@ -186,6 +209,8 @@ class NcclCommunicator final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_nccl_communicator(Ops& ops, RankGroup& group) { return std::make_unique<NcclCommunicator>(ops, group); }
+std::unique_ptr<Communicator> make_nccl_communicator(Ops& ops, RankGroup& group, const CommunicatorOptions& options) {
+  return std::make_unique<NcclCommunicator>(ops, group, options.one_shot);
+}
 
 }  // namespace gossamer::cuda

@@ -8,10 +8,12 @@
 #include "comm/communicator.h"
 #include "comm/rank_group.h"
 #include "ops/ops.h"
+#include "ops/plugin.h"
 
 namespace gossamer::cuda {
 
-// `ops` are CUDA's. Collective. Both must outlive it.
-std::unique_ptr<Communicator> make_nccl_communicator(Ops& ops, RankGroup& group);
+// `ops` are CUDA's. Collective. Both must outlive it. one_shot: messages that PeerExchange takes go through it, where the ranks reach each
+// other's memory; DeviceError where they do not.
+std::unique_ptr<Communicator> make_nccl_communicator(Ops& ops, RankGroup& group, const CommunicatorOptions& options);
 
 }  // namespace gossamer::cuda

@@ -32,6 +32,10 @@ struct BackendProbe {
   std::vector<DeviceDescription> devices;
 };
 
+struct CommunicatorOptions {
+  bool one_shot = false;  // small sums and gathers over peer memory, by the backend's own kernels
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -39,7 +43,7 @@ class Backend {
   virtual BackendProbe probe() const = 0;
   virtual std::unique_ptr<Ops> create_ops(int device_index, DType activation_dtype) const = 0;
   // Among the group's ranks, each with its own device; `ops` is this backend's. Collective. Both must outlive it.
-  virtual std::unique_ptr<Communicator> create_communicator(Ops& ops, RankGroup& group) const = 0;
+  virtual std::unique_ptr<Communicator> create_communicator(Ops& ops, RankGroup& group, const CommunicatorOptions& options) const = 0;
 };
 
 // Plain C data: it is read before anything of the plugin's C++ is trusted.

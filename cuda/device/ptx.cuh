@@ -179,6 +179,22 @@ __device__ __forceinline__ std::uint32_t atomic_add_release_acquire(std::uint32_
   asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(old) : "l"(address), "r"(value) : "memory");
   return old;
 }
+// Memory that other GPUs of the host read and write; each word is whole, 16 bytes together need not be.
+__device__ __forceinline__ void store_system_16(void* address, const std::uint32_t (&v)[4]) {
+  asm volatile("st.relaxed.sys.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
+               : "memory");
+}
+__device__ __forceinline__ void load_system_16(std::uint32_t (&v)[4], const void* address) {
+  asm volatile("ld.relaxed.sys.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+               : "l"(address)
+               : "memory");
+}
+__device__ __forceinline__ std::uint32_t load_system_u32(const std::uint32_t* address) {
+  std::uint32_t v;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(address) : "memory");
+  return v;
+}
 __device__ __forceinline__ uint4 load_global_16(const void* address) {
   uint4 v;
   asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(address));

@@ -6,11 +6,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define GOSSAMER_HOST_DEVICE __host__ __device__
-#else
-#define GOSSAMER_HOST_DEVICE
-#endif
+#include "kernels/host_device.h"
 
 namespace gossamer {
 

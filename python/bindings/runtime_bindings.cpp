@@ -130,6 +130,7 @@ void bind_options(nb::module_& module) {
       .def_rw("isa", &RuntimeOptions::isa)
       .def_rw("seed", &RuntimeOptions::seed)
       .def_rw("tensor_parallel_size", &RuntimeOptions::tensor_parallel_size)
+      .def_rw("all_reduce", &RuntimeOptions::all_reduce)
       .def_rw("watchdog_seconds", &RuntimeOptions::watchdog_seconds)
       .def_rw("verify", &RuntimeOptions::verify)
       .def_rw("allow_symlinks", &RuntimeOptions::allow_symlinks)

@@ -73,6 +73,8 @@ class Runtime:
         Never record decode steps as CUDA graphs: the same tokens, more slowly.
     tensor_parallel_size : int, optional
         Ranks that share the model; default: what the launcher says.
+    all_reduce : "nccl" or "one-shot"
+        How several GPUs sum. "one-shot": small sums by one kernel over peer memory, on GPUs of one host (not yet measured).
     watchdog_seconds : float
         With several ranks: how long one may be silent before all of them end, in [1, 86400].
     verify : "full" or "header"
@@ -121,6 +123,7 @@ class Runtime:
         seed: int = 0,
         enforce_eager: bool = False,
         tensor_parallel_size: int | None = None,
+        all_reduce: Literal["nccl", "one-shot"] = "nccl",
         watchdog_seconds: float = 30.0,
         verify: Literal["full", "header"] = "full",
         allow_symlinks: bool = False,
@@ -145,6 +148,7 @@ class Runtime:
         options.kv_cache_memory = _optional("kv_cache_memory", kv_cache_memory, INT64_MAX)
         options.num_threads = _optional("num_threads", num_threads, 4096)
         options.tensor_parallel_size = _optional("tensor_parallel_size", tensor_parallel_size, 4096)
+        options.all_reduce = _text("all_reduce", all_reduce)
         options.watchdog_seconds = real("watchdog_seconds", watchdog_seconds, 1.0, 86400.0)
         options.allow_symlinks = _flag("allow_symlinks", allow_symlinks)
         options.enforce_eager = _flag("enforce_eager", enforce_eager)

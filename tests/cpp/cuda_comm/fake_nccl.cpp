@@ -8,6 +8,7 @@
 
 #include "cuda_ops.h"
 #include "nccl_library.h"
+#include "peer_exchange.h"
 
 namespace gossamer::cuda {
 
@@ -91,5 +92,14 @@ void NcclLibrary::abort(Comm comm) const {
 }
 
 cudaStream_t bound_stream(Ops&) { return nullptr; }
+
+// No rank reaches another's memory.
+std::unique_ptr<PeerExchange> PeerExchange::make(RankGroup&, Allocator&) { return nullptr; }
+PeerExchange::~PeerExchange() = default;
+bool PeerExchange::sums(const Tensor&, std::int64_t) { return false; }
+bool PeerExchange::gathers(const Tensor&) { return false; }
+void PeerExchange::all_reduce_sum(const Tensor&, cudaStream_t) {}
+void PeerExchange::all_gather_last(const Tensor&, const Tensor&, cudaStream_t) {}
+void PeerExchange::end() {}
 
 }  // namespace gossamer::cuda

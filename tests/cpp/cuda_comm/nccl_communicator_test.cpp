@@ -33,7 +33,7 @@ class NcclCommunicatorTest : public ::testing::Test {
       HostAllocator allocator;
       const std::unique_ptr<Ops> ops = make_reference_ops(&allocator);
       ops_[static_cast<std::size_t>(group.rank())] = ops.get();
-      const std::unique_ptr<Communicator> comm = make_nccl_communicator(*ops, group);
+      const std::unique_ptr<Communicator> comm = make_nccl_communicator(*ops, group, {});
       body(*comm, group);
     });
   }
@@ -121,6 +121,16 @@ TEST_F(NcclCommunicatorTest, ARankThatIsGoneAbortsTheOthers) {
   EXPECT_EQ(errors[1], "killed");
   expect_all({errors[0], errors[2]}, "rank 1: killed");
   EXPECT_EQ(nccl_.aborts, 3);
+}
+
+TEST_F(NcclCommunicatorTest, OneShotNeedsPeersThatReachEachOther) {
+  const std::vector<std::string> errors = run_ranks(2, kOptions, [](RankGroup& group) {
+    HostAllocator allocator;
+    const std::unique_ptr<Ops> ops = make_reference_ops(&allocator);
+    make_nccl_communicator(*ops, group, {.one_shot = true});
+  });
+  EXPECT_NE((errors[0] + errors[1]).find("use all_reduce='nccl'"), std::string::npos) << errors[0];
+  EXPECT_EQ(nccl_.aborts, 2);
 }
 
 }  // namespace
