@@ -151,7 +151,8 @@ Fields fields_of(const RuntimeOptions& options, const LoadedModel& loaded, const
           {"model", manifest.model_id},
           {"tensor_parallel_size", text(loaded.ranks->size())},
           {"kind of device", loaded.ops->device().kind == Device::Kind::cuda ? "cuda" : "cpu"},
-          {"dtype", std::string(name_of(loaded.ops->activation_dtype()))},
+          {"dtype", options.dtype},  // on a CPU bfloat16 is no dtype of activations but of products
+          {"dtype of activations", std::string(name_of(loaded.ops->activation_dtype()))},
           {"max_model_len", text(options.max_model_len)},
           {"max_num_seqs", text(options.max_num_seqs)},
           {"max_num_batched_tokens", text(batched_tokens(options, loaded.ops->device()))},
