@@ -39,7 +39,7 @@ struct WarpSpecializedLayout {                                 // byte offsets i
   static constexpr int kIsLast = kEmptyRecord + 384;
   static constexpr int kScratch = kIsLast + 128;
   static constexpr int kStages = kScratch + kConsumers * Tile::kScratchBytes;
-  GOSSAMER_HOST_DEVICE static constexpr int stage_bytes(int slot_bytes) { return kXBytes + kRowBlocks * slot_bytes; }
+  GOSSAMER_HOST_DEVICE static constexpr int stage_bytes(int slot_bytes) { return (kXBytes + kRowBlocks * slot_bytes + 127) / 128 * 128; }
   static constexpr int total(int slot_bytes, int stages) { return kStages + kGroups * stages * stage_bytes(slot_bytes) + Tile::kOverread; }
 };
 

@@ -120,6 +120,7 @@ __global__ void __launch_bounds__(kRowGroups * kGroups * 128, 1) spmm_wgmma_kern
     const bool has_rows = row_block < p.row_blocks;
     const int begin = k_begin + length * group / kGroups, end = k_begin + length * (group + 1) / kGroups;
     Fragments<kNTiles> acc = {};
+    std::uint32_t a[4][4];  // the products of one record read it until those of the next are prepared
     for (int record = begin; record < end; ++record) {
       if (taken >= 2 && tile == 0) {  // the record before the last is done with: its slots may be filled
         ptx::barrier_wait(done + 8 * ((taken - 2) % Layout::kDoneStages), (taken - 2) / Layout::kDoneStages & 1);
@@ -128,7 +129,6 @@ __global__ void __launch_bounds__(kRowGroups * kGroups * 128, 1) spmm_wgmma_kern
       }
       // A warp beyond the last row takes part in the products of its warpgroup with zeros.
       const std::uint32_t at = has_rows ? ring.front() : base + Layout::kEmptyRecord;
-      std::uint32_t a[4][4];
       Decoder::decode_one(
           at, scratch, lane, tile,
           [&] {  // before the first write to a: the products of the record before still read it

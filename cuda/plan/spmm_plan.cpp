@@ -19,7 +19,7 @@ std::int64_t shared_bytes(const SpmmConfig& c, TileFormat format) {
   const std::int64_t overread = format == TileFormat::bitmap ? 4 : format == TileFormat::tiled_csl ? 512 : 128;
   if (c.kernel == SpmmKernel::mma) return up_to_128(warps * 16) + warps * (2 * c.n_tiles * 512 + scratch + 2 * c.slot_bytes) + overread;
   if (c.kernel == SpmmKernel::warp_specialized) {
-    const std::int64_t stage = c.n_tiles * 1024 + c.row_warps / 2 * c.slot_bytes;
+    const std::int64_t stage = up_to_128(c.n_tiles * 1024 + c.row_warps / 2 * c.slot_bytes);
     return c.groups * kMaxStages * 16 + 512 + warps * scratch + c.groups * c.stages * stage + overread;
   }
   const std::int64_t summed = std::int64_t{std::max(c.groups - 1, 1)} * c.row_warps * 512;  // bytes per fragment

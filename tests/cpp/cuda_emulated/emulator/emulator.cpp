@@ -51,6 +51,11 @@ struct Product {
   std::uint64_t group;
 };
 
+struct WarpProduct {  // of mma.sync: what each lane brought
+  float* c[32];
+  std::uint32_t a[32][4], b[32][4], metadata[32];
+};
+
 struct Warp {
   std::array<std::uint32_t, 32> offered{}, shown{};
   unsigned arrived = 0;
@@ -58,6 +63,7 @@ struct Warp {
   Collective kind{};
   int operand = 0;
   Product collected{};
+  WarpProduct product{};
   std::deque<Product> products;  // not executed
   std::vector<std::uint64_t> descriptors;
   std::uint64_t executed = 0, groups = 0;
@@ -75,6 +81,8 @@ struct Descriptor {
       : start((bits & 0x3fffU) << 4), k_stride((bits >> 16 & 0x3fffU) << 4), n_stride((bits >> 32 & 0x3fffU) << 4) {}
   std::uint32_t end(int n_tiles) const { return start + k_stride + static_cast<std::uint32_t>(n_tiles - 1) * n_stride + 128; }
 };
+
+float value_of(std::uint16_t bits, bool is_bf16) { return is_bf16 ? to_float(BFloat16{bits}) : to_float(Float16{bits}); }
 
 class Block {
  public:
@@ -151,10 +159,10 @@ class Block {
   std::uint8_t* access(std::uint32_t address, std::uint32_t bytes, const char* what) {
     if (address % bytes != 0) fail(std::string(what) + " at a misaligned address");
     if (address + bytes > shared_bytes_) fail(std::string(what) + " beyond shared memory");
-    for (const Copy& c : copies_) {
-      if (address < c.to + c.bytes && c.to < address + bytes) fail(std::string(what) + " where a copy is on its way");
-    }
     return shared + address;
+  }
+  bool is_being_copied(std::uint32_t address, std::uint32_t bytes) const {
+    return std::any_of(copies_.begin(), copies_.end(), [=](const Copy& c) { return address < c.to + c.bytes && c.to < address + bytes; });
   }
   Barrier& barrier(std::uint32_t address) {
     if (address % 8 != 0 || address / 8 >= barriers_.size() || barriers_[address / 8].arrivals == 0)
@@ -186,6 +194,30 @@ class Block {
       }
     }
     copies_.push_back(copy);
+  }
+
+  // columns: of A, 16 or 32; a(lane operands, row, column) is the element there.
+  template <class Element>
+  void mma(float (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[4], std::uint32_t metadata, int columns, bool is_bf16,
+           const Element& element) {
+    Warp& w = warp();
+    w.product.c[lane()] = c;
+    std::copy_n(a, 4, w.product.a[lane()]);
+    std::copy_n(b, 4, w.product.b[lane()]);
+    w.product.metadata[lane()] = metadata;
+    meet([&](Warp& all) {
+      const WarpProduct& p = all.product;
+      for (int row = 0; row < 16; ++row) {
+        for (int n = 0; n < 8; ++n) {
+          float sum = 0;
+          for (int k = 0; k < columns; ++k) {  // register i of lane 4n + q: k = 8i + 2q, + 1
+            const auto b_bits = static_cast<std::uint16_t>(p.b[4 * n + k % 8 / 2][k / 8] >> (16 * (k % 2)));
+            sum += value_of(element(p, row, k), is_bf16) * value_of(b_bits, is_bf16);
+          }
+          p.c[row % 8 * 4 + n / 2][n % 2 + row / 8 * 2] += sum;
+        }
+      }
+    });
   }
 
   void wgmma(float (*d)[4], const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, bool is_bf16) {
@@ -260,8 +292,6 @@ Block* block = nullptr;
 
 void enter_thread() { block->enter(); }
 
-float value_of(std::uint16_t bits, bool is_bf16) { return is_bf16 ? to_float(BFloat16{bits}) : to_float(Float16{bits}); }
-
 // m64nNk16, one warp's 16 rows: fragments as in PTX's "register fragments for wgmma", b as core matrices of 8 tokens x 8 values.
 void Block::execute(Warp& w) {
   const Product p = w.products.front();
@@ -281,6 +311,7 @@ void Block::execute(Warp& w) {
       const std::uint32_t address = b.start + static_cast<std::uint32_t>(k / 8) * b.k_stride +
                                     static_cast<std::uint32_t>(n / 8) * b.n_stride + static_cast<std::uint32_t>(n % 8 * 16 + k % 8 * 2);
       std::uint16_t bits;
+      if (is_being_copied(address, 2)) fail("a product reads where a copy is on its way");
       std::memcpy(&bits, access(address, 2, "a product's read"), 2);
       column[k] = value_of(bits, p.is_bf16);
     }
@@ -350,8 +381,19 @@ void run(const Grid& grid, std::uint32_t shared_bytes, std::uint64_t seed, const
 
 std::uint32_t warp_collective(Collective kind, std::uint32_t value, int operand) { return block->collective(kind, value, operand); }
 void block_barrier(int id, unsigned threads) { block->block_barrier(id, threads); }
-std::uint8_t* shared_read(std::uint32_t address, std::uint32_t bytes) { return block->access(address, bytes, "a read"); }
-std::uint8_t* shared_write(std::uint32_t address, std::uint32_t bytes) { return block->access(address, bytes, "a write"); }
+const std::uint8_t* shared_read(std::uint32_t address, std::uint32_t bytes) {
+  static const std::array<std::uint8_t, 16> kGarbage = [] {
+    std::array<std::uint8_t, 16> g;
+    g.fill(0x7e);  // a NaN of f16
+    return g;
+  }();
+  const std::uint8_t* read = block->access(address, bytes, "a read");
+  return block->is_being_copied(address, bytes) ? kGarbage.data() : read;
+}
+std::uint8_t* shared_write(std::uint32_t address, std::uint32_t bytes) {
+  if (block->is_being_copied(address, bytes)) block->fail("a write where a copy is on its way");
+  return block->access(address, bytes, "a write");
+}
 void barrier_init(std::uint32_t barrier, std::uint32_t arrivals) { block->barrier_init(barrier, arrivals); }
 void barrier_arrive(std::uint32_t barrier, std::uint32_t bytes) { block->barrier_arrive(block->barrier(barrier), bytes); }
 void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
@@ -365,6 +407,22 @@ void change_registers(int /*count*/, bool /*is_increase*/) {
 }
 void wgmma(float (*d)[4], const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, bool is_bf16) {
   block->wgmma(d, a, b, n_tiles, is_bf16);
+}
+void mma(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1, bool is_bf16) {
+  block->mma(c, a, {b0, b1, 0, 0}, 0, 16, is_bf16, [](const WarpProduct& p, int row, int k) {
+    return static_cast<std::uint16_t>(p.a[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2] >> (16 * (k % 2)));
+  });
+}
+void mma_sparse(float (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[4], std::uint32_t metadata, int selector,
+                bool is_bf16) {
+  block->mma(c, a, b, metadata, 32, is_bf16, [selector](const WarpProduct& p, int row, int k) -> std::uint16_t {
+    const int group = k / 4, position = k % 4;
+    const std::uint32_t word = p.metadata[row % 8 * 4 + 2 * selector + group / 4];
+    const std::uint32_t code = word >> (16 * (row / 8) + 4 * (group % 4)) & 0xfU;
+    const std::uint32_t values = p.a[row % 8 * 4 + group % 4][row / 8 + 2 * (group / 4)];
+    if (static_cast<int>(code & 3U) == position) return static_cast<std::uint16_t>(values & 0xffffU);
+    return static_cast<int>(code >> 2) == position ? static_cast<std::uint16_t>(values >> 16) : std::uint16_t{0};
+  });
 }
 void wgmma_commit() {
   block->meet([](Warp& w) { ++w.groups; });

@@ -2,10 +2,10 @@
 // this folder. What a GPU does at its leisure happens here as late, or in as odd an order, as it may:
 //
 //   threads        are fibers, run in random order until they wait
-//   bulk copies    land at a random time, whole; until then nobody may read where they go
+//   bulk copies    land at a random time, whole; until then reads from where they go give garbage
 //   wgmma          reads its registers and shared memory, and writes its sums, only when a wait makes it
 //
-// Deadlocks, misaligned or unfilled reads, and copies over what products still read throw. One thread of the host at a time.
+// Deadlocks, misaligned accesses, writes into copies and copies over what products still read throw. One thread of the host at a time.
 #pragma once
 
 #include <cmath>
@@ -27,13 +27,19 @@ void run(const Grid& grid, std::uint32_t shared_bytes, std::uint64_t seed, const
 enum class Collective { sync, shuffle, scan, sum };
 std::uint32_t warp_collective(Collective kind, std::uint32_t value, int operand);
 void block_barrier(int id, unsigned threads);
-std::uint8_t* shared_read(std::uint32_t address, std::uint32_t bytes);   // checked: in bounds, aligned, no copy on its way there
-std::uint8_t* shared_write(std::uint32_t address, std::uint32_t bytes);  // likewise
+// Checked: in bounds, aligned. Where a copy is on its way, reads give garbage (a decoder may read past its record, if it does not use it).
+const std::uint8_t* shared_read(std::uint32_t address, std::uint32_t bytes);
+std::uint8_t* shared_write(std::uint32_t address, std::uint32_t bytes);
 void barrier_init(std::uint32_t barrier, std::uint32_t arrivals);
 void barrier_arrive(std::uint32_t barrier, std::uint32_t expected_bytes);
 void barrier_wait(std::uint32_t barrier, std::uint32_t parity);
 void bulk_copy(std::uint32_t shared, const void* global, std::uint32_t bytes, std::uint32_t barrier);
 void change_registers(int count, bool is_increase);
+
+// One lane's part of a product of a warp, done at once. mma_sparse: metadata as in the PTX ISA, of lanes 4g + 2 selector and the one above.
+void mma(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1, bool is_bf16);
+void mma_sparse(float (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[4], std::uint32_t metadata, int selector,
+                bool is_bf16);
 
 // One lane's part of a warpgroup product of n_tiles x 8 tokens; d and a must stay valid until a wait.
 void wgmma(float (*d)[4], const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, bool is_bf16);

@@ -54,6 +54,19 @@ inline std::uint32_t scan_step(std::uint32_t value, int distance) {
   return emulator::warp_collective(emulator::Collective::scan, value, distance);
 }
 
+inline std::uint32_t warp_inclusive_scan(std::uint32_t value) {
+  for (int distance = 1; distance < 32; distance *= 2) value = scan_step(value, distance);
+  return value;
+}
+template <bool kIsBf16>
+void mma_16x8x16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  emulator::mma(c, a, b0, b1, kIsBf16);
+}
+template <bool kIsBf16, int kSelector>
+void mma_sparse_16x8x32(float (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[4], std::uint32_t metadata) {
+  emulator::mma_sparse(c, a, b, metadata, kSelector, kIsBf16);
+}
+
 inline void barrier_init(std::uint32_t barrier, std::uint32_t arrivals) { emulator::barrier_init(barrier, arrivals); }
 inline void barrier_init_fence() {}
 inline void barrier_expect(std::uint32_t barrier, std::uint32_t bytes) { emulator::barrier_arrive(barrier, bytes); }
@@ -65,6 +78,8 @@ inline void bulk_copy(std::uint32_t shared, const void* global, std::uint32_t by
 inline void bulk_copy_reused(std::uint32_t shared, const void* global, std::uint32_t bytes, std::uint32_t barrier) {
   emulator::bulk_copy(shared, global, bytes, barrier);
 }
+
+inline void fence_shared_for_copies() {}
 
 inline void launch_dependents() {}
 inline void wait_for_previous_grid() {}
