@@ -19,6 +19,15 @@ constexpr std::size_t exchange_stage_bytes(int ranks) {
   return static_cast<std::size_t>(exchange_slot(kExchangeMaxBlocks, 0, 0, ranks, kExchangeBlockCapacity)) * sizeof(ExchangeUnit);
 }
 
+// Of a block: as few a thread as the most blocks allow. The same on all ranks, whose blocks of one number exchange with each other.
+constexpr std::int64_t exchange_block_units(std::int64_t units) {
+  constexpr std::int64_t kOneEach = std::int64_t{kExchangeMaxBlocks} * kExchangeThreads;
+  return kExchangeThreads * ((units + kOneEach - 1) / kOneEach);
+}
+constexpr std::int64_t exchange_blocks(std::int64_t units) {
+  return (units + exchange_block_units(units) - 1) / exchange_block_units(units);
+}
+
 struct ExchangeParams {
   const void* x = nullptr;             // own message
   void* out = nullptr;                 // may be x

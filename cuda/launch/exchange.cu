@@ -24,12 +24,9 @@ cudaError_t visit_ranks(int ranks, const F& f) {
   }
 }
 
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-// As few units a thread as the most blocks allow: the same on all ranks, whose blocks of one number exchange with each other.
 unsigned spread(ExchangeParams& params) {
-  params.block_units = kExchangeThreads * divide_up(params.units, std::int64_t{kExchangeMaxBlocks} * kExchangeThreads);
-  return static_cast<unsigned>(divide_up(params.units, params.block_units));
+  params.block_units = exchange_block_units(params.units);
+  return static_cast<unsigned>(exchange_blocks(params.units));
 }
 
 }  // namespace
