@@ -16,7 +16,8 @@ from ranks import MPI_ENVIRONMENT, needs_mpirun, run_ranks
 from safetensors.numpy import save_file
 
 from gossamer import Runtime, SamplingParams
-from gossamer.convert import convert
+from gossamer.convert import convert, quantize_model
+from gossamer.quantize import Quantizer
 
 pytestmark = needs_mpirun
 
@@ -125,6 +126,24 @@ def test_sparse_weights_are_cut_alike(name: str, tmp_path: Path) -> None:
     assert together["sampled"] == alone["sampled"]
     np.testing.assert_allclose(together["scores"], alone["scores"], rtol=0, atol=TOLERANCE)
     assert together["weight_bytes"] < 0.75 * alone["weight_bytes"]
+
+
+@pytest.mark.parametrize("values", ["int8", "int4", "fp8"])
+def test_rounded_weights_are_cut_alike(values: str, tmp_path: Path) -> None:
+    """Scales go with their rows, and a rank's columns begin with a group."""
+    config = {**tiny_models.VARIANTS["llama"], "hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
+    tensors = tiny_models.tensors(config, 0)
+    drop_half(tensors)
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "config.json").write_text(json.dumps(config))
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    convert(source, tmp_path / "float")
+    quantize_model(tmp_path / "float", tmp_path / "model", Quantizer(values))
+    prompts = [tiny_models.prompt(), [7]]
+    alone, together = say(1, tmp_path / "model", prompts, tmp_path), say(2, tmp_path / "model", prompts, tmp_path)
+    assert together["greedy"] == alone["greedy"]
+    np.testing.assert_allclose(together["scores"], alone["scores"], rtol=0, atol=TOLERANCE)
 
 
 def test_examples_and_commands_run_under_mpirun(tiny_model: Path, tmp_path: Path) -> None:
