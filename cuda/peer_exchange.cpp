@@ -3,8 +3,10 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
+#include <fstream>
 #include <span>
 #include <vector>
 
@@ -21,13 +23,25 @@ bool is_whole_units(const Tensor& x, std::int64_t bytes) {
   return bytes % kUnit == 0 && reinterpret_cast<std::uintptr_t>(x.raw()) % kUnit == 0;
 }
 
-// Everyone's message, by rank.
-std::vector<cudaIpcMemHandle_t> share(RankGroup& group, const cudaIpcMemHandle_t& own) {
+// What a rank offers to the others. A handle means something on its own host only, and elsewhere it could fit by chance.
+struct Offer {
+  std::array<char, 64> boot_id{};
+  cudaIpcMemHandle_t handle{};
+};
+
+std::array<char, 64> boot_id_of_host() {
+  std::array<char, 64> id{};
+  std::ifstream("/proc/sys/kernel/random/boot_id").read(id.data(), id.size() - 1);
+  return id;
+}
+
+// Everyone's, by rank.
+std::vector<Offer> share(RankGroup& group, const Offer& own) {
   const std::vector<std::vector<std::byte>> parts = group.gather(std::as_bytes(std::span(&own, 1)));
   std::vector<std::byte> joined;
   for (const std::vector<std::byte>& part : parts) joined.insert(joined.end(), part.begin(), part.end());
   group.broadcast(joined);
-  std::vector<cudaIpcMemHandle_t> all(static_cast<std::size_t>(group.size()));
+  std::vector<Offer> all(static_cast<std::size_t>(group.size()));
   check(joined.size() == all.size() * sizeof(own), "the ranks disagree on their memory handles");
   std::memcpy(all.data(), joined.data(), joined.size());
   return all;
@@ -62,14 +76,15 @@ PeerExchange::PeerExchange(RankGroup& group, Allocator& device_memory)
 
 // Leaves null where a rank's memory does not open.
 void PeerExchange::open_peers(RankGroup& group) {
-  cudaIpcMemHandle_t own{};
-  const bool is_shared = cudaIpcGetMemHandle(&own, own_stage_) == cudaSuccess;
-  const std::vector<cudaIpcMemHandle_t> handles = share(group, own);
+  Offer own{.boot_id = boot_id_of_host()};
+  const bool is_shared = cudaIpcGetMemHandle(&own.handle, own_stage_) == cudaSuccess;
+  const std::vector<Offer> offers = share(group, own);
   for (int rank = 0; rank < ranks_; ++rank) {
+    const Offer& offer = offers[static_cast<std::size_t>(rank)];
     void*& stage = params_.stages[rank];
     if (rank == params_.rank) {
       stage = is_shared ? own_stage_ : nullptr;
-    } else if (cudaIpcOpenMemHandle(&stage, handles[static_cast<std::size_t>(rank)], cudaIpcMemLazyEnablePeerAccess) != cudaSuccess) {
+    } else if (offer.boot_id != own.boot_id || cudaIpcOpenMemHandle(&stage, offer.handle, cudaIpcMemLazyEnablePeerAccess) != cudaSuccess) {
       stage = nullptr;
     }
   }

@@ -1,6 +1,8 @@
 """Predict decode on 1, 2, 4 and 8 GPUs from the SpMM table: bytes, all-reduces, steps. The tables of docs/scaling.md.
 
-python benchmarks/end_to_end/predict_scaling.py benchmarks/results/spmm_h100.json
+python benchmarks/end_to_end/predict_scaling.py benchmarks/results/spmm_h100.json [benchmarks/results/tp_h100.json]
+
+With the second file (benchmarks/tensor_parallel/run.py) what was measured stands beside the prediction.
 
 A product's time is `start + bytes / rate`, fitted over the table's ten shapes for each sparsity and number of tokens. Everything else is
 an assumption, named below, to be replaced by measurements.
@@ -109,12 +111,38 @@ def predict(model: Model, ranks: int, sparsity: float, batch: int, product: Fit,
     }
 
 
+def label_of(sparsity: float) -> str:
+    return f"{sparsity:.0%}" if sparsity else "dense"
+
+
+def print_measured(fits: dict[tuple[float, int], Fit], results: dict) -> None:
+    """Milliseconds, predicted / measured, for every measured row that the prediction covers."""
+    print("| model | weights | batch | GPUs | sums by | step | products | attention | all-reduce |\n" + "|---" * 9 + "|")
+    models = {model.name.lower(): model for model in MODELS}
+    keys = ("model", "sparsity", "gpus", "all_reduce", "batch")
+    splits = {tuple(row[key] for key in keys): row["us"] for row in results.get("split", [])}
+    for row in results.get("rows", []):
+        case = (row["sparsity"], row["batch"])
+        if row["model"] not in models or case not in fits or (row["prompt_tokens"], row["new_tokens"]) != (PROMPT, NEW):
+            continue
+        p = predict(models[row["model"]], row["gpus"], *case, fits[case], fits[0.0, row["batch"]])
+        split = splits.get(tuple(row[key] for key in keys), {})
+        parts = {"products": p["products_ms"], "attention": p["attention_ms"], "all-reduce": p["all_reduce_ms"]}
+        cells = [f"{p['step_ms']:.1f} / {row['step_ms']:.1f}"]
+        cells += [f"{ms:.1f} / {split[name] / 1e3:.1f}" if name in split else f"{ms:.1f} /" for name, ms in parts.items()]
+        label = f"| {row['model']} | {label_of(row['sparsity'])} | {row['batch']} | {row['gpus']} | {row['all_reduce']} | "
+        print(label + " | ".join(cells) + " |")
+
+
 def main() -> None:
     rows = json.loads(Path(sys.argv[1]).read_text())["rows"]
     fits = {case: fit(rows, *case) for case in CASES}
+    if len(sys.argv) > 2:
+        print_measured(fits, json.loads(Path(sys.argv[2]).read_text()))
+        return
     print("| weights | batch | start of a product, µs | rate, GB/s | worst error of the fit |\n|---|---|---|---|---|")
     for (sparsity, n), line in fits.items():
-        print(f"| {f'{sparsity:.0%}' if sparsity else 'dense'} | {n} | {line.start_us:.1f} | {line.rate / 1e9:.0f} | {line.worst:.0%} |")
+        print(f"| {label_of(sparsity)} | {n} | {line.start_us:.1f} | {line.rate / 1e9:.0f} | {line.worst:.0%} |")
     for model in MODELS:
         print(f"\n### {model.name}\n")
         print("| weights | batch | GPUs | weights, GB | KV, GB | products, ms | attention | all-reduce | step | tokens/s | per GPU |")
@@ -122,7 +150,7 @@ def main() -> None:
         for sparsity, batch in CASES:
             for ranks in RANKS:
                 p = predict(model, ranks, sparsity, batch, fits[sparsity, batch], fits[0.0, batch])
-                label = f"| {f'{sparsity:.0%}' if sparsity else 'dense'} | {batch} | {ranks} | {p['weights_gb']:.1f} | {p['kv_gb']:.1f} |"
+                label = f"| {label_of(sparsity)} | {batch} | {ranks} | {p['weights_gb']:.1f} | {p['kv_gb']:.1f} |"
                 if not p["fits"]:
                     print(label + " does not fit | | | | | |")
                     continue
