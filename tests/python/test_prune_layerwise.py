@@ -155,3 +155,7 @@ def test_a_pattern_has_its_own_sparsity(dense, tmp_path):
     for pattern, message in (((2, 4), "makes one output of sparsity 0.5"), ((4, 4), "0 < n < m"), ((1, 3), "m one of")):
         with pytest.raises(ValueError, match=message):
             prune(dense, {0.6: tmp_path / "out"}, method="magnitude", pattern=pattern)
+    with pytest.raises(ValueError, match="allocation 'sensitivity' needs calibration text and no pattern"):
+        prune(dense, {0.5: tmp_path / "out"}, method="magnitude", allocation="sensitivity")
+    with pytest.raises(ValueError, match="allocation must be one of auto, uniform, sensitivity"):
+        prune(dense, {0.5: tmp_path / "out"}, method="magnitude", allocation="owl")

@@ -55,6 +55,12 @@ template. An interrupted run resumes when it is started again.
     default="auto",
     help="From best to fastest; auto is alps that also undoes part of what pruning did to the layers before.",
 )
+@click.option(
+    "--allocation",
+    type=click.Choice(["auto", "uniform", "sensitivity"]),
+    default="auto",
+    help="The same sparsity everywhere, or each layer's attention and MLP as much as they bear; auto: the latter with --method auto.",
+)
 @click.option("--keep", multiple=True, metavar="PATTERN", help="Leave projections called like this as they are; may be repeated.")
 @click.option(
     "--calibration",
@@ -103,6 +109,7 @@ def command(model: Path, out: Path, **options: Any) -> None:
             calibration=_calibration(source, options),
             pattern=options["pattern"],
             keep=options["keep"],
+            allocation=options["allocation"],
             quantizer=Quantizer(options["values"], options["scale_group"]) if rounds else None,
             overwrite=options["overwrite"],
             allow_nonfinite=options["allow_nonfinite"],
@@ -195,7 +202,7 @@ def _converted(source: Path, out: Path, stack: ExitStack, allow_nonfinite: bool)
 class Bars:
     """A progress bar per phase, on a terminal only."""
 
-    _UNITS = {"prune": "step", "write": "tensor"}  # noqa: RUF012
+    _UNITS = {"allocate": "layer", "prune": "step", "write": "tensor"}  # noqa: RUF012
 
     def __init__(self) -> None:
         self._bar: Any = None

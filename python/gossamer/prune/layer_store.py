@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from gossamer.checkpoint.dtypes import Array
 __all__ = ["LayerStore"]
 
 _KEY = "key"
+_ALLOCATION = "allocation.json"
 
 
 class LayerStore:
@@ -77,6 +79,14 @@ class LayerStore:
                 )
                 for name in names
             }
+
+    def save_allocation(self, sparsities: dict[str, float]) -> None:
+        """Keep what was decided before the first layer: weight name → sparsity."""
+        self._write(_ALLOCATION, json.dumps(sparsities).encode())
+
+    def load_allocation(self) -> dict[str, float] | None:
+        path = self._path / _ALLOCATION
+        return json.loads(path.read_text()) if path.is_file() else None
 
     def _write(self, name: str, data: bytes) -> None:
         partial = self._path / f"{name}.partial"

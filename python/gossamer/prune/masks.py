@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["METHODS", "keep_masks", "lowest", "num_dropped", "pattern_mask"]
+__all__ = ["ALLOCATIONS", "METHODS", "keep_masks", "lowest", "num_dropped", "pattern_mask"]
 
 METHODS = ("auto", "alps", "sparsegpt", "wanda", "magnitude")
+ALLOCATIONS = ("auto", "uniform", "sensitivity")
 
 _BLOCK_ELEMENTS = 1 << 20  # scores held per thread
 

@@ -16,17 +16,20 @@ from gossamer.checkpoint import ModelReader, ModelWriter, TensorRecord, pack
 from gossamer.convert.architectures import HEAD
 from gossamer.convert.values import role_of
 from gossamer.errors import CheckpointError
+from gossamer.prune.allocation import allocate, parts_of
 from gossamer.prune.budget import stored_bytes
 from gossamer.prune.calibration import CalibrationSet
+from gossamer.prune.hidden import open_stream
 from gossamer.prune.layer_store import LayerStore
 from gossamer.prune.layerwise import Recipe, layer_of, prune_layers
-from gossamer.prune.masks import METHODS, keep_masks, pattern_mask
+from gossamer.prune.masks import ALLOCATIONS, METHODS, keep_masks, pattern_mask
 from gossamer.prune.select import select
+from gossamer.prune.sensitivity import measure_sensitivity, probe_sequences
 from gossamer.quantize import Quantizer, Stored
 
 __all__ = ["PruneReport", "prune"]
 
-Progress = Callable[[str, int, int], None]  # phase ("prune" or "write"), done, total
+Progress = Callable[[str, int, int], None]  # phase ("allocate", "prune" or "write"), done, total
 
 _CORRECTION = 0.5  # all of it fits the calibration text too closely: the held-out texts were worse than with half, at 50 % of SmolLM2
 
@@ -54,11 +57,17 @@ class _Plan:
     calibration: CalibrationSet | None
     pattern: tuple[int, int] | None
     keep: tuple[str, ...]
+    allocation: str
     quantizer: Quantizer
 
     @property
     def needs_calibration(self) -> bool:
         return self.method != "magnitude"
+
+    @property
+    def spreads(self) -> bool:
+        """Whether every part of the model gets a sparsity of its own."""
+        return self.allocation == "sensitivity" or (self.allocation == "auto" and self.method == "auto" and self.pattern is None)
 
     def recipe(self, sparsities: Mapping[str, float]) -> Recipe:
         if self.method == "auto":
@@ -74,6 +83,7 @@ class _Plan:
             calibration,
             self.pattern,
             self.keep,
+            self.spreads,
             astuple(self.quantizer),
             gossamer.__version__,
         ]
@@ -84,7 +94,7 @@ class _Plan:
         calibration = self.calibration.sha256 if self.needs_calibration and self.calibration else None
         pattern = f"{self.pattern[1] - self.pattern[0]}:{self.pattern[1]}" if self.pattern else "unstructured"
         entry: dict[str, Any] = {"method": self.method, "sparsity": sparsity, "calibration_sha256": calibration, "pattern": pattern}
-        return entry | ({"keep": list(self.keep)} if self.keep else {})
+        return entry | ({"allocation": "sensitivity"} if self.spreads else {}) | ({"keep": list(self.keep)} if self.keep else {})
 
 
 def prune(
@@ -95,6 +105,7 @@ def prune(
     calibration: CalibrationSet | None = None,
     pattern: tuple[int, int] | None = None,
     keep: Sequence[str] = (),
+    allocation: str = "auto",
     quantizer: Quantizer | None = None,
     overwrite: bool = False,
     allow_nonfinite: bool = False,
@@ -112,15 +123,17 @@ def prune(
     calibration : token sequences, needed by all but "magnitude"
     pattern : (n, m), n zeros in every m columns of a row; the only output's sparsity must be n / m
     keep : shell patterns of the names of projections that stay as they are; the sparsity is that of the others
+    allocation : "uniform" (every projection the same sparsity), "sensitivity" (attention and MLP of every layer as much as they bear, the
+        whole as asked for) or "auto" (sensitivity with method "auto" without a pattern, else uniform)
     quantizer : rounds the linears, pruned or kept, and the head, after all layers have been pruned; None: nothing is rounded
     runtime_options : keyword arguments of the `Runtime` that calibrates
 
     Raises
     ------
-    ValueError : unknown method, a sparsity or pattern out of range, no calibration, a keep pattern that matches nothing.
+    ValueError : unknown method or allocation, a sparsity or pattern out of range, no calibration, a keep pattern that matches nothing.
     CheckpointError : a model without prunable tensors, and as `ModelWriter` and `ModelReader`, like FileExistsError and OSError.
     """
-    plan = _Plan(method, calibration, pattern, tuple(keep), quantizer or Quantizer())
+    plan = _Plan(method, calibration, pattern, tuple(keep), allocation, quantizer or Quantizer())
     _check_arguments(outputs, plan)
     report = progress or (lambda phase, done, total: None)
     with ModelReader(model) as reader:
@@ -152,10 +165,13 @@ def prune(
                 if plan.needs_calibration and not all(writer.has(name) for name in targets):
                     assert calibration is not None
                     store.open()
+                    sparsities = dict.fromkeys(targets, sparsity)
+                    if plan.spreads:
+                        sparsities = _spread(model, reader, targets, sparsity, calibration, store, runtime_options or {}, report)
                     prune_layers(
                         model,
                         reader,
-                        plan.recipe(dict.fromkeys(targets, sparsity)),
+                        plan.recipe(sparsities),
                         calibration,
                         store,
                         runtime_options=runtime_options or {},
@@ -173,6 +189,8 @@ def prune(
 def _check_arguments(outputs: Mapping[float, Any], plan: _Plan) -> None:
     if plan.method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {plan.method!r}")
+    if plan.allocation not in ALLOCATIONS:
+        raise ValueError(f"allocation must be one of {', '.join(ALLOCATIONS)}, not {plan.allocation!r}")
     if not outputs:
         raise ValueError("outputs must name at least one sparsity and directory")
     for sparsity in outputs:
@@ -188,6 +206,41 @@ def _check_arguments(outputs: Mapping[float, Any], plan: _Plan) -> None:
             raise ValueError(f"a pattern (n, m) must have 0 < n < m and m one of 2, 4, 8, 16, not {plan.pattern}")
         if list(outputs) != [drop / group]:
             raise ValueError(f"the pattern {plan.pattern} makes one output of sparsity {drop / group:g}")
+    if plan.spreads and (plan.pattern is not None or not plan.needs_calibration):
+        raise ValueError("allocation 'sensitivity' needs calibration text and no pattern; use 'uniform'")
+
+
+def _spread(
+    model: str | os.PathLike[str],
+    reader: ModelReader,
+    targets: Sequence[str],
+    sparsity: float,
+    calibration: CalibrationSet,
+    store: LayerStore,
+    runtime_options: Mapping[str, Any],
+    report: Progress,
+) -> dict[str, float]:
+    """Weight name → sparsity by measured sensitivity; what an interrupted run decided stands."""
+    known = store.load_allocation()
+    if known is not None:
+        return known
+    names: dict[int, list[str]] = {}
+    for name in targets:
+        names.setdefault(layer_of(name), []).append(name)
+    parts = {layer: parts_of(own) for layer, own in names.items()}
+    stream = open_stream(model, calibration, runtime_options)
+    done, total = 0, stream.num_layers + 1
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        report("allocate", done, total)
+
+    report("allocate", 0, total)
+    found = measure_sensitivity(stream, reader, parts, probe_sequences(calibration), sparsity, tick)
+    sparsities = allocate(found, {name: reader.record(name).size for name in targets}, sparsity)
+    store.save_allocation(sparsities)
+    return sparsities
 
 
 def _write(
