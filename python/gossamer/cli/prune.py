@@ -78,6 +78,11 @@ template. An interrupted run resumes when it is started again.
     help="Round the linears, pruned or kept, as `gossamer convert --values` does.",
 )
 @click.option("--scale-group", type=click.IntRange(min=64), default=64, help="Columns that share a scale in int4; a multiple of 64.")
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Then measure what came out and write a page with plots into this directory (takes a few minutes; needs matplotlib).",
+)
 @click.option("--num-threads", type=click.IntRange(min=1), default=None, help="Threads that run the model.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace models that are there already.")
 @click.option("--allow-nonfinite", is_flag=True, help="Keep NaN and infinite weights instead of refusing them.")
@@ -120,6 +125,8 @@ def command(model: Path, out: Path, **options: Any) -> None:
             megabytes = sum(f.stat().st_size for f in report.directory.iterdir()) / 1e6
             share = f"{report.actual_sparsity:.2%} of {report.weights:,} projection weights are zero"
             click.echo(f"{report.directory}: {share}, {megabytes:,.1f} MB on disk")
+        if options["report"] is not None:
+            _write_report(options["report"], source, destinations, options["num_threads"])
 
 
 def _calibration(source: Path, options: dict[str, Any]) -> Any:
@@ -172,6 +179,19 @@ def _sparsities(
             found = sparsity_for(target_speedup, device, shapes, targets, head)
     click.echo(f"That takes a sparsity of {found:.2%}.", err=True)
     return (found,)
+
+
+def _write_report(directory: Path, dense: Path, pruned: dict[float, Path], num_threads: int | None) -> None:
+    from gossamer.prune.report import write_report
+
+    with tqdm(total=1, desc="report", disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        page = write_report(directory, dense, pruned, num_threads=num_threads, progress=progress)
+    click.echo(f"{page}: the report")
 
 
 def outputs(out: Path, sparsities: tuple[float, ...]) -> dict[float, Path]:

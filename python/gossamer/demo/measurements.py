@@ -20,11 +20,7 @@ __all__ = ["MAX_ANSWER_TOKENS", "NUM_WINDOWS", "PROMPTS", "Perplexities", "answe
 
 NUM_WINDOWS = 8  # of each evaluation text
 MAX_ANSWER_TOKENS = 64
-PROMPTS = (
-    "What is the capital of France?",
-    "What is gravity?",
-    "Give me three reasons to learn to cook.",
-)
+PROMPTS = texts.PROMPTS
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["CALIBRATION", "EVALUATION"]
+__all__ = ["CALIBRATION", "EVALUATION", "PROMPTS"]
 
 _HERE = Path(__file__).resolve().parent
 
@@ -14,3 +14,5 @@ CALIBRATION = tuple(
 )
 # Other books and other documents than those of the calibration.
 EVALUATION = tuple(_HERE / name for name in ("evaluation_prose.txt", "evaluation_technical.txt"))
+# What the demo and reports ask a chat model.
+PROMPTS = ("What is the capital of France?", "What is gravity?", "Give me three reasons to learn to cook.")
