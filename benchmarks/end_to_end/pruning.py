@@ -3,19 +3,22 @@
 python benchmarks/end_to_end/pruning.py models/smollm2 benchmarks/results/pruning_smollm2.json --methods wanda,sparsegpt --sparsities 0.5
 
 Every model is pruned in a process of its own, whose wall-clock seconds, CPU seconds and peak memory the rows give, from the built-in
-calibration texts; perplexity is that of the first windows of each built-in evaluation text, with its standard error over windows.
+calibration texts; "auto-uniform" is auto with the same sparsity everywhere, "sparsegpt-allocated" SparseGPT with auto's allocation.
+Perplexity is that of the first windows of each built-in evaluation text, as `gossamer eval` has it, with its standard error over windows.
+With --jobs several prunings run at once, each on --threads cores of its own.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +32,68 @@ from gossamer.prune import CalibrationSet, prune
 
 LENGTH = 512  # tokens of a calibration sequence
 WINDOW = 1024
+# What a method's name means besides itself: how the sparsity is spread over the model.
+ALLOCATIONS = {"uniform": "uniform", "allocated": "sensitivity"}
+NO_COST = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_mb": 0.0}
 
 
-def prune_once(model: str, out: str, method: str, sparsity: float, tokens: int, threads: int, queue: Any) -> None:
-    """In a fresh process: prune, and report what it cost."""
-    start, calibration = time.monotonic(), None
-    if method != "magnitude":
-        with ModelReader(model) as reader:
-            calibration = CalibrationSet.from_files(texts.CALIBRATION, reader.side_files(), num_tokens=tokens, length=LENGTH)
-    prune(model, {sparsity: out}, method=method, calibration=calibration, runtime_options={"num_threads": threads})
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    queue.put((time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024))
-
-
-def perplexities(model: str, windows: int, threads: int) -> list[dict[str, Any]]:
-    """One entry per evaluation text."""
-    found = []
-    with Runtime(model, num_threads=threads, max_num_seqs=1) as runtime:
+def prune_and_score(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """In a fresh process: prune unless the method is "dense", say what that cost, and score; a row per evaluation text."""
+    cost = dict(NO_COST)
+    if job["method"] != "dense":
+        start, calibration = time.monotonic(), None
+        name, _, mark = job["method"].partition("-")
+        if name != "magnitude":
+            with ModelReader(job["model"]) as reader:
+                calibration = CalibrationSet.from_files(texts.CALIBRATION, reader.side_files(), num_tokens=job["tokens"], length=LENGTH)
+        prune(
+            job["model"],
+            {job["sparsity"]: job["out"]},
+            method=name,
+            allocation=ALLOCATIONS[mark] if mark else "auto",
+            calibration=calibration,
+            runtime_options={"num_threads": job["threads"]},
+        )
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = usage.ru_utime + usage.ru_stime
+        cost = {"seconds": time.monotonic() - start, "cpu_seconds": cpu, "peak_mb": usage.ru_maxrss / 1024}
+    rows = []
+    with Runtime(job["out"], num_threads=job["threads"], max_num_seqs=1) as runtime:
         for file in texts.EVALUATION:
-            text = EvaluationText.from_file(file, runtime.tokenizer, window=WINDOW, max_windows=windows)
+            text = EvaluationText.from_file(file, runtime.tokenizer, window=WINDOW, max_windows=job["windows"])
             score = score_text(runtime, text)
-            found.append({"text": file.name, "windows": windows, "perplexity": score.perplexity, "perplexity_se": score.perplexity_se})
-    return found
+            row = {"method": job["method"], "sparsity": job["sparsity"], "text": file.name, "windows": len(text.sequences)}
+            rows.append(row | {"perplexity": score.perplexity, "perplexity_se": score.perplexity_se} | cost)
+    return rows
+
+
+def run_all(jobs: list[dict[str, Any]], at_once: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows of the jobs, as they end; every running job has `threads` cores of its own."""
+    cores = sorted(os.sched_getaffinity(0))
+    threads = jobs[0]["threads"] if jobs else 1
+    free = [cores[i : i + threads] for i in range(0, threads * at_once, threads)] if at_once > 1 else [cores]
+    if any(len(own) < threads for own in free):
+        sys.exit(f"{at_once} jobs of {threads} threads need {at_once * threads} cores, and there are {len(cores)}")
+    running: list[tuple[subprocess.Popen[str], list[int], dict[str, Any]]] = []
+    waiting = list(jobs)
+    while waiting or running:
+        while waiting and free:
+            job, own = waiting.pop(0), free.pop(0)
+            command = [sys.executable, os.path.abspath(__file__), "--one", json.dumps(job)]
+            environment = os.environ | {"OPENBLAS_NUM_THREADS": str(threads)}
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=lambda own=own: os.sched_setaffinity(0, own)
+            )
+            running.append((process, own, job))
+        time.sleep(0.2)
+        for entry in [e for e in running if e[0].poll() is not None]:
+            running.remove(entry)
+            process, own, job = entry
+            assert process.stdout is not None
+            if process.returncode:
+                sys.exit(f"{job['method']} to {job['sparsity']:.0%} failed")
+            free.append(own)
+            yield json.loads(process.stdout.read())
 
 
 @click.command()
@@ -60,45 +103,43 @@ def perplexities(model: str, windows: int, threads: int) -> list[dict[str, Any]]
 @click.option("--sparsities", default="0.3,0.4,0.5,0.6,0.7", show_default=True)
 @click.option("--tokens", default=32768, show_default=True, help="Of calibration.")
 @click.option("--windows", default=8, show_default=True, help="Of each evaluation text.")
-@click.option("--threads", default=0, help="0 = all cores.")
+@click.option("--threads", default=2, show_default=True, help="Of every job.")
+@click.option("--jobs", "at_once", default=1, show_default=True, help="How many prunings at once.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep the pruned models here.")
-def main(model: str, results: Path, methods: str, sparsities: str, tokens: int, windows: int, threads: int, keep: Path | None) -> None:
+def main(
+    model: str, results: Path, methods: str, sparsities: str, tokens: int, windows: int, threads: int, at_once: int, keep: Path | None
+) -> None:
     rows: list[dict[str, Any]] = json.loads(results.read_text())["rows"] if results.exists() else []
     about = context() | {"command": f"python benchmarks/end_to_end/pruning.py {' '.join(sys.argv[1:])}"}
-
-    def add(method: str, sparsity: float, directory: str, cost: tuple[float, float, float] | None) -> None:
-        seconds = dict(zip(("seconds", "cpu_seconds", "peak_mb"), cost, strict=True)) if cost else {}
-        for entry in perplexities(directory, windows, threads):
-            row = {"method": method, "sparsity": sparsity} | entry | {"seconds": 0.0, "cpu_seconds": 0.0, "peak_mb": 0.0} | seconds
-            rows.append(row | {"calibration_tokens": tokens} | about)
+    known = {(row["method"], row["sparsity"]) for row in rows}
+    scratch = Path(tempfile.mkdtemp()) if keep is None else keep
+    wanted = [("dense", 0.0)] + [(method, float(s)) for method in methods.split(",") for s in sparsities.split(",")]
+    common = {"model": model, "tokens": tokens, "windows": windows, "threads": threads}
+    jobs = [
+        common
+        | {"method": method, "sparsity": sparsity}
+        | {"out": model if method == "dense" else str(scratch / f"{method}-{round(sparsity * 100)}")}
+        for method, sparsity in wanted
+        if (method, sparsity) not in known
+    ]
+    for found in run_all(jobs, at_once):
+        for row in found:
+            rows.append(row | {"calibration_tokens": tokens, "threads": threads, "jobs": at_once} | about)
             click.echo(
-                f"{method:10} {sparsity:.0%} {entry['text']:26} {entry['perplexity']:10.2f} ± {entry['perplexity_se']:.2f} {seconds}"
+                f"{row['method']:20} {row['sparsity']:.0%} {row['text']:26} {row['perplexity']:10.2f} ± {row['perplexity_se']:.2f} "
+                f"{row['seconds']:6.0f} s {row['cpu_seconds']:6.0f} CPU s {row['peak_mb']:6.0f} MB"
             )
         partial = results.with_suffix(".partial")
         partial.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
         partial.rename(results)
-
-    def done(method: str, sparsity: float) -> bool:
-        return any((row["method"], row["sparsity"]) == (method, sparsity) for row in rows)
-
-    if not done("dense", 0.0):
-        add("dense", 0.0, model, None)
-    for method in methods.split(","):
-        for sparsity in map(float, sparsities.split(",")):
-            if done(method, sparsity):
-                continue
-            scratch = Path(tempfile.mkdtemp(dir=keep)) if keep else Path(tempfile.mkdtemp())
-            out = keep / f"{method}-{round(sparsity * 100)}" if keep else scratch / "model"
-            spawn = multiprocessing.get_context("spawn")
-            queue = spawn.Queue()
-            process = spawn.Process(target=prune_once, args=(model, os.fspath(out), method, sparsity, tokens, threads, queue))
-            process.start()
-            process.join()
-            if process.exitcode:
-                sys.exit(f"pruning by {method} to {sparsity:.0%} failed")
-            add(method, sparsity, os.fspath(out), queue.get())
-            shutil.rmtree(scratch)
+        if keep is None and found[0]["method"] != "dense":
+            shutil.rmtree(scratch / f"{found[0]['method']}-{round(found[0]['sparsity'] * 100)}")
+    if keep is None:
+        shutil.rmtree(scratch)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--one"]:
+        json.dump(prune_and_score(json.loads(sys.argv[2])), sys.stdout)
+    else:
+        main()
