@@ -14,7 +14,8 @@ from statistics import geometric_mean
 def arrangement(row: dict) -> str:
     """The kernel and its warps, without what depends on the shape."""
     warps = re.search(r"(\d+x\d+) warps", row["config"])
-    return " ".join([row["kernel"], row["config"].split(",")[0], warps.group(1) if warps else ""]).strip()
+    apart = "finished apart" if "finished apart" in row["config"] else ""
+    return " ".join([row["kernel"], row["config"].split(",")[0], warps.group(1) if warps else "", apart]).strip()
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The SpMM for many tokens on the GPU at hand: checks the kernels, times their arrangements beside cuBLASLt, prints geometric means.
 #   benchmarks/kernels/large_n.sh OUT_FOLDER [BUILD_FOLDER]      (an H100; about 4 minutes once built)
-# SHAPES, SPARSITY and NS narrow it; SANITIZE=1 runs the check under compute-sanitizer too; PROFILE=1 adds ncu reports.
+# SHAPES, SPARSITY, NS and PREFILL_NS narrow it; SANITIZE=1 runs the check under compute-sanitizer too; PROFILE=1 adds ncu reports.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:?usage: $0 OUT_FOLDER [BUILD_FOLDER]} build=${2:-build/large_n}
@@ -22,18 +22,14 @@ if [ "${SANITIZE:-0}" = 1 ]; then
   done
 fi
 
-measure() {  # N ARRANGEMENTS
-  case ",${NS:-32,64,128,256,512,1024}," in *",$1,"*) ;; *) return 0 ;; esac
-  timeout 300 "$bench" --shapes "$shapes" --sparsity "$sparsity" --n "$1" --warps "$2" --csl-from 0.8 --commit "$commit" --out "$out/n$1.json"
+# One call for several n, since packing takes longer than timing; what an n has no instance of is skipped.
+measure() {  # NAME SPARSITIES NS ARRANGEMENTS
+  timeout 500 "$bench" --shapes "$shapes" --sparsity "$2" --n "$3" --warps "$4" --csl-from 0.8 --expand-from 256 --commit "$commit" --out "$out/$1.json"
 }
-measure 32 p4x4,ws8x2,ws16x1,ws24x1
-measure 64 w8x2,w16x1,ws8x2,ws16x1
-measure 128 w8x2,w16x1,ws8x2,ws12x1,ws16x1
-sparsity=${SPARSITY:-0.6,0.8}
-measure 256 w16x1,ws8x1,ws12x1
-measure 512 ws8x1,ws12x1
-measure 1024 ws8x1,ws12x1
-python3 benchmarks/kernels/geometric_means.py "$out"/n*.json
+few=${NS:-32,64,128} many=${PREFILL_NS:-256,512,1024}
+measure batch "$sparsity" "$few" p4x4,w8x2,w16x1,ws8x2,wsf8x2,ws16x1,wsf16x1,ws12x1,wsf12x1,ws24x1
+measure prefill "${SPARSITY:-0.6,0.8}" "$many" ws8x1,ws12x1
+python3 benchmarks/kernels/geometric_means.py "$out"/batch.json "$out"/prefill.json
 
 if [ "${PROFILE:-0}" = 1 ]; then
   for case in "64 ws16x1" "128 ws12x1" "256 ws8x1"; do

@@ -261,7 +261,7 @@ SpmmShape parse_arrangement(const std::string& text) {
   const std::string flags = text.substr(0, digits);
   const auto has = [&](char flag) { return flags.find(flag) != std::string::npos; };
   const SpmmKernel kernel = !has('w') ? SpmmKernel::mma : has('s') ? SpmmKernel::warp_specialized : SpmmKernel::wgmma;
-  return {kernel, std::stoi(text.substr(digits)), std::stoi(text.substr(x + 1)), has('p'), kernel == SpmmKernel::mma && has('s')};
+  return {kernel, std::stoi(text.substr(digits)), std::stoi(text.substr(x + 1)), has('p'), kernel == SpmmKernel::mma && has('s'), has('f')};
 }
 
 TileFormat parse_format(const std::string& name) {

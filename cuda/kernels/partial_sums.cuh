@@ -1,6 +1,8 @@
 // Sums of a super row that several blocks, or several teams of a block, share: each leaves its part in global memory, in fragments as wgmma
 // has them; the block that comes last adds the parts in a fixed order and takes them through the epilogue, a tile of 16 rows x 8 tokens a
 // warp at a time. One rolled loop: unrolled over registers, the code of an epilogue takes longer to fetch than to run.
+//
+// Or, without tickets, finish_sums_kernel does so behind the product, with all SMs: for super rows of many parts.
 #pragma once
 
 #include "kernels/spmm_common.cuh"
@@ -27,6 +29,7 @@ class PartialSums {
 #pragma unroll
     for (int t = 0; t < kNTiles; ++t) __stcg(mine + t * 32, make_float4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]));
   }
+  __device__ __forceinline__ bool is_shared() const { return first_ != last_; }
   // Whether all other blocks have left their parts; one thread of the block, once all its own are left. Makes the ticket ready for the next
   // product.
   __device__ __forceinline__ bool is_last() const {
@@ -89,5 +92,19 @@ class PartialSums {
   float4* parts_;
   std::uint32_t* ticket_;
 };
+
+inline constexpr int kFinishWarps = 16, kFinishBlocks = 4;  // of each super row
+
+// blocks: of the product's grid. Grid: kFinishBlocks * super rows, passes.
+template <bool kIsBf16, int kNTiles, int kRowWarps, int kGroups>
+__global__ void __launch_bounds__(kFinishWarps * 32) finish_sums_kernel(const __grid_constant__ SpmmParams p, int blocks) {
+  ptx::launch_dependents();
+  ptx::wait_for_previous_grid();
+  const SpmmSchedule schedule{static_cast<std::int32_t>(gridDim.x) / kFinishBlocks, p.records, blocks};
+  const PartialSums<kNTiles, kRowWarps, kGroups> sums(p, schedule, static_cast<int>(blockIdx.x) / kFinishBlocks);
+  if (!sums.is_shared()) return;  // its only block has finished it
+  const int warp = static_cast<int>(blockIdx.x) % kFinishBlocks * kFinishWarps + static_cast<int>(threadIdx.x) / 32;
+  sums.template finish<kIsBf16>(warp, kFinishBlocks * kFinishWarps, static_cast<int>(threadIdx.x) % 32);
+}
 
 }  // namespace gossamer

@@ -11,8 +11,21 @@ cudaError_t launch_warp_specialized_instance(SpmmParams params, const SpmmConfig
   using Layout = WarpSpecializedLayout<Tile, kNTiles, kRowGroups, kGroups>;
   if (config.stages < Layout::kMinStages || config.stages > Layout::kMaxStages) return cudaErrorInvalidConfiguration;
   params.stages = config.stages;
-  return launch_with(spmm_warp_specialized_kernel<Tile, kIsBf16, kNTiles, kRowGroups, kGroups>, params, config, Layout::kThreads,
-                     Layout::total(static_cast<int>(config.slot_bytes), config.stages), stream);
+  if (config.finishes_apart) params.tickets = nullptr;
+  const cudaError_t error = launch_with(spmm_warp_specialized_kernel<Tile, kIsBf16, kNTiles, kRowGroups, kGroups>, params, config,
+                                        Layout::kThreads, Layout::total(static_cast<int>(config.slot_bytes), config.stages), stream);
+  if (error != cudaSuccess || !config.finishes_apart) return error;
+  cudaLaunchAttribute overlap;
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t launch = {};
+  const int super_rows = (params.row_blocks + Layout::kRowBlocks - 1) / Layout::kRowBlocks;
+  launch.gridDim = dim3(static_cast<unsigned>(kFinishBlocks * super_rows), static_cast<unsigned>(config.passes));
+  launch.blockDim = dim3(kFinishWarps * 32);
+  launch.stream = stream;
+  launch.attrs = &overlap;
+  launch.numAttrs = config.dependent_launch ? 1 : 0;
+  return cudaLaunchKernelEx(&launch, finish_sums_kernel<kIsBf16, kNTiles, 4 * kRowGroups, kGroups>, params, config.ctas);
 }
 
 template <class Tile, bool kIsBf16>

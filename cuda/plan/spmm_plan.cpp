@@ -97,6 +97,7 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
     config.groups = shape.groups;
     config.packs_x = shape.packs_x || shape.kernel != SpmmKernel::mma || !problem.x_is_aligned;
     config.spreads_sums = shape.spreads_sums || problem.format == TileFormat::two_four;
+    config.finishes_apart = shape.finishes_apart;
     config.n_tiles = tiles_per_pass(shape, problem.n);
     config.stages = shape.kernel == SpmmKernel::warp_specialized ? kMaxStages : 0;
     config.shared_bytes = shared_bytes(config, problem.format);
@@ -130,9 +131,10 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
 std::string SpmmConfig::to_string() const {
   static constexpr const char* kNames[] = {"mma", "wgmma", "warp-specialised"};
   return std::string(kNames[static_cast<int>(kernel)]) + ", n tiles " + std::to_string(n_tiles) + ", " + std::to_string(row_warps) + "x" +
-         std::to_string(groups) + " warps" + (packs_x ? ", packed x" : "") + (spreads_sums ? ", spread sums, " : ", ") +
-         std::to_string(ctas) + " ctas, " + (stages != 0 ? std::to_string(stages) + " stages, " : "") + std::to_string(passes) +
-         " passes, " + std::to_string(shared_bytes / 1024) + " KiB shared";
+         std::to_string(groups) + " warps" + (packs_x ? ", packed x" : "") + (spreads_sums ? ", spread sums" : "") +
+         (finishes_apart ? ", finished apart, " : ", ") + std::to_string(ctas) + " ctas, " +
+         (stages != 0 ? std::to_string(stages) + " stages, " : "") + std::to_string(passes) + " passes, " +
+         std::to_string(shared_bytes / 1024) + " KiB shared";
 }
 
 }  // namespace gossamer

@@ -259,7 +259,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 constexpr SpmmShape kTwoTeams{SpmmKernel::warp_specialized, 8, 2}, kFourGroups{SpmmKernel::warp_specialized, 16, 1},
     kSixGroups{SpmmKernel::warp_specialized, 24, 1}, kThreeGroups{SpmmKernel::warp_specialized, 12, 1},
-    kTwoGroups{SpmmKernel::warp_specialized, 8, 1};
+    kFinishedApart{SpmmKernel::warp_specialized, 8, 2, false, false, true}, kTwoGroups{SpmmKernel::warp_specialized, 8, 1};
 
 INSTANTIATE_TEST_SUITE_P(
     WarpSpecialized, SpmmOnGpu,
@@ -270,7 +270,8 @@ INSTANTIATE_TEST_SUITE_P(
                           Problem{257, 1031, 40, 0.5, Pattern::iid, kTwoTeams},
                           Problem{9000, 264, 61, 0.3, Pattern::skewed_rows, kFourGroups},
                           Problem{300, 1000, 64, 0.1, Pattern::skewed_rows, kTwoTeams},
-                          Problem{320, 2048, 128, 0.3, Pattern::iid, kTwoTeams}, Problem{1500, 700, 100, 0.4, Pattern::iid, kThreeGroups},
+                          Problem{1500, 1000, 64, 0.3, Pattern::iid, kFinishedApart}, Problem{320, 2048, 128, 0.3, Pattern::iid, kTwoTeams},
+                          Problem{1500, 700, 100, 0.4, Pattern::iid, kThreeGroups},
                           Problem{600, 512, 128, 0.5, Pattern::empty, kFourGroups}, Problem{1100, 450, 256, 0.4, Pattern::iid, kTwoGroups},
                           Problem{500, 450, 200, 0.4, Pattern::iid, kThreeGroups}, Problem{200, 640, 515, 0.3, Pattern::iid, kTwoGroups})));
 
