@@ -76,24 +76,34 @@ def run_all(jobs: list[dict[str, Any]], at_once: int) -> Iterator[list[dict[str,
         sys.exit(f"{at_once} jobs of {threads} threads need {at_once * threads} cores, and there are {len(cores)}")
     running: list[tuple[subprocess.Popen[str], list[int], dict[str, Any]]] = []
     waiting = list(jobs)
-    while waiting or running:
-        while waiting and free:
-            job, own = waiting.pop(0), free.pop(0)
-            command = [sys.executable, os.path.abspath(__file__), "--one", json.dumps(job)]
-            environment = os.environ | {"OPENBLAS_NUM_THREADS": str(threads)}
-            process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=lambda own=own: os.sched_setaffinity(0, own)
-            )
-            running.append((process, own, job))
-        time.sleep(0.2)
-        for entry in [e for e in running if e[0].poll() is not None]:
-            running.remove(entry)
-            process, own, job = entry
-            assert process.stdout is not None
-            if process.returncode:
-                sys.exit(f"{job['method']} to {job['sparsity']:.0%} failed")
-            free.append(own)
-            yield json.loads(process.stdout.read())
+    try:
+        while waiting or running:
+            while waiting and free:
+                job, own = waiting.pop(0), free.pop(0)
+                running.append((start(job, own), own, job))
+            time.sleep(0.2)
+            for entry in [e for e in running if e[0].poll() is not None]:
+                running.remove(entry)
+                process, own, job = entry
+                assert process.stdout is not None
+                if process.returncode:
+                    sys.exit(f"{job['method']} to {job['sparsity']:.0%} failed")
+                free.append(own)
+                yield json.loads(process.stdout.read())
+    finally:
+        for process, _, _ in running:
+            process.terminate()
+
+
+def start(job: dict[str, Any], cores: list[int]) -> subprocess.Popen[str]:
+    """This script for one job, on these cores."""
+    return subprocess.Popen(
+        [sys.executable, os.path.abspath(__file__), "--one", json.dumps(job)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": str(job["threads"])},
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
 
 
 @click.command()

