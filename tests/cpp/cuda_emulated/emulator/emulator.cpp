@@ -132,7 +132,8 @@ class Block {
   }
   std::uint32_t collective(Collective kind, std::uint32_t value, int operand) {
     Warp& w = warp();
-    if (w.arrived != 0 && (w.kind != kind || w.operand != operand)) fail("lanes of a warp meet in different instructions");
+    if (w.arrived != 0 && (w.kind != kind || (kind == Collective::scan && w.operand != operand)))
+      fail("lanes of a warp meet in different instructions");
     w.kind = kind;
     w.operand = operand;
     w.offered[lane()] = value;
@@ -292,6 +293,15 @@ Block* block = nullptr;
 
 void enter_thread() { block->enter(); }
 
+// Apart, since compilers distrust the variables of a function that calls getcontext, which might return twice.
+[[gnu::noinline]] void prepare(Thread& t) {
+  getcontext(&t.context);
+  t.context.uc_stack.ss_sp = t.stack.get();
+  t.context.uc_stack.ss_size = kStackBytes;
+  t.context.uc_link = nullptr;
+  makecontext(&t.context, enter_thread, 0);
+}
+
 // m64nNk16, one warp's 16 rows: fragments as in PTX's "register fragments for wgmma", b as core matrices of 8 tokens x 8 values.
 void Block::execute(Warp& w) {
   const Product p = w.products.front();
@@ -328,13 +338,7 @@ void Block::run() {
   alive_ = static_cast<unsigned>(threads_.size());
   std::vector<unsigned> ready(alive_), waiting;
   std::iota(ready.begin(), ready.end(), 0U);
-  for (Thread& t : threads_) {
-    getcontext(&t.context);
-    t.context.uc_stack.ss_sp = t.stack.get();
-    t.context.uc_stack.ss_size = kStackBytes;
-    t.context.uc_link = nullptr;
-    makecontext(&t.context, enter_thread, 0);
-  }
+  for (Thread& t : threads_) prepare(t);
   while (alive_ != 0) {
     if (random_() % 64 == 0) land_a_copy();
     if (random_() % 64 == 0) execute_early();

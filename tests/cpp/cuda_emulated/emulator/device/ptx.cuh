@@ -42,6 +42,7 @@ void store_shared(std::uint32_t address, const T& value) {
 inline std::uint32_t load_shared_u16(std::uint32_t address) { return load_shared<std::uint16_t>(address); }
 inline std::uint32_t load_shared_u16_next(std::uint32_t address) { return load_shared<std::uint16_t>(address + 2); }
 inline std::uint32_t load_shared_u32(std::uint32_t address) { return load_shared<std::uint32_t>(address); }
+inline uint4 load_shared_16(std::uint32_t address) { return load_shared<uint4>(address); }
 inline void load_shared_u32x4(std::uint32_t (&v)[4], std::uint32_t address) {
   std::memcpy(v, emulator::shared_read(address, sizeof v), sizeof v);
 }
