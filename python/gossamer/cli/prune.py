@@ -53,7 +53,7 @@ template. An interrupted run resumes when it is started again.
     "--method",
     type=click.Choice(["auto", "alps", "sparsegpt", "wanda", "magnitude"]),
     default="auto",
-    help="From best to fastest; auto is alps that also undoes part of what pruning did to the layers before.",
+    help="From best to fastest; auto is alps that also undoes part of what pruning and rounding did to the layers before.",
 )
 @click.option(
     "--allocation",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gossamer.checkpoint import ModelReader
+from gossamer.checkpoint import ModelReader, ScaledMatrix
 from gossamer.checkpoint.dtypes import Array
 from gossamer.prune.alps import alps
 from gossamer.prune.calibration import CalibrationSet
@@ -20,6 +20,7 @@ from gossamer.prune.hidden import Chunk, as_replacement, chunks_of, embed, open_
 from gossamer.prune.layer_store import LayerStore
 from gossamer.prune.masks import keep_masks, pattern_mask
 from gossamer.prune.sparsegpt import sparsegpt
+from gossamer.quantize import Quantizer
 
 __all__ = ["Recipe", "layer_of", "prune_layers", "prune_weight"]
 
@@ -42,12 +43,14 @@ class Recipe:
     sparsities : weight name → share of it to drop
     pattern : (n, m) for n zeros in every m columns, instead of the sparsities
     correction : how much of the error that pruning made so far a layer should undo, 0 to 1; other methods than "alps" cannot
+    quantizer : rounds what pruning left, so that later layers see that, too, and can undo part of it
     """
 
     method: str
     sparsities: Mapping[str, float]
     pattern: tuple[int, int] | None = None
     correction: float = 0.0
+    quantizer: Quantizer = field(default_factory=Quantizer)
 
 
 def layer_of(name: str) -> int:
@@ -196,7 +199,8 @@ class _Run:
             pattern=recipe.pattern,
             correction=None if drift is None else drift.correction(weight) * np.float32(recipe.correction),
         )
-        return pruned.astype(stored.dtype)
+        rounded = recipe.quantizer(pruned, "linear")
+        return rounded.dense() if isinstance(rounded, ScaledMatrix) else pruned.astype(stored.dtype)
 
 
 def _load(stream: Any, layer: int, replacements: Mapping[str, Array]) -> None:

@@ -71,8 +71,8 @@ class _Plan:
 
     def recipe(self, sparsities: Mapping[str, float]) -> Recipe:
         if self.method == "auto":
-            return Recipe("alps", sparsities, self.pattern, correction=_CORRECTION)
-        return Recipe(self.method, sparsities, self.pattern)
+            return Recipe("alps", sparsities, self.pattern, _CORRECTION, self.quantizer)
+        return Recipe(self.method, sparsities, self.pattern, quantizer=self.quantizer)
 
     def resume_key(self, model_id: str, sparsity: float) -> str:
         calibration = self.calibration.sha256 if self.calibration else ""
@@ -125,7 +125,8 @@ def prune(
     keep : shell patterns of the names of projections that stay as they are; the sparsity is that of the others
     allocation : "uniform" (every projection the same sparsity), "sensitivity" (attention and MLP of every layer as much as they bear, the
         whole as asked for) or "auto" (sensitivity with method "auto" without a pattern, else uniform)
-    quantizer : rounds the linears, pruned or kept, and the head, after all layers have been pruned; None: nothing is rounded
+    quantizer : rounds the linears, pruned or kept, and the head; later layers are pruned with what rounding left of the pruned ones before
+        them. None: nothing is rounded
     runtime_options : keyword arguments of the `Runtime` that calibrates
 
     Raises
