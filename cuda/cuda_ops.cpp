@@ -17,6 +17,7 @@
 #include "launch/attention.h"
 #include "launch/device_probe.h"
 #include "launch/rowwise.h"
+#include "sparse/dequantize.h"
 #include "status.h"
 
 namespace gossamer::cuda {
@@ -111,6 +112,8 @@ class CudaOps final : public Ops {
   Device device() const override { return device_; }
   DType activation_dtype() const override { return act_; }
   Allocator& allocator() override { return allocator_; }
+  // Scaled values become halves when they are packed.
+  bool takes(DType values) const override { return is_floating(values) || is_scaled(values); }
   std::string description() const override { return device_.to_string() + ", " + name_; }
   void synchronize() override { check_status(cudaStreamSynchronize(bound()), "the GPU's work (cudaStreamSynchronize)"); }
 
@@ -131,8 +134,16 @@ class CudaOps final : public Ops {
     bound();
     return std::make_unique<DenseWeight>(dense, act_, allocator_, pool_);
   }
+  std::unique_ptr<PackedWeight> do_pack_scaled(const ScaledMatrix& dense) override {
+    HostAllocator host;
+    return do_pack_dense(dequantize(dense, act_, host, pool_).view);
+  }
   std::unique_ptr<PackedWeight> do_pack_sparse(const SparseWeight& weight) override {
     bound();
+    if (is_scaled(weight.dtype())) {
+      HostAllocator host;
+      return do_pack_sparse(dequantize(weight, act_, host, pool_).view);
+    }
     const ProductPath path = linear_.path_for(weight.rows, weight.cols, weight.nnz());
     if (path == ProductPath::dense) {
       HostAllocator host;
