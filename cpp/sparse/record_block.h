@@ -10,8 +10,8 @@ namespace gossamer {
 
 struct RecordBlock {
   static_assert(kRecordCols == 64);
-  std::array<std::uint64_t, kRecordRows> mask{};  // bit c = column c
-  std::array<std::array<std::uint16_t, kRecordCols>, kRecordRows> values{};
+  std::array<std::uint64_t, kRecordRows> mask{};                             // bit c = column c
+  std::array<std::array<std::uint16_t, kRecordCols>, kRecordRows> values{};  // 8-bit ones in the low half
 
   bool kept(int row, int col) const { return mask[static_cast<std::size_t>(row)] >> col & 1U; }
   std::uint16_t value(int row, int col) const { return values[static_cast<std::size_t>(row)][static_cast<std::size_t>(col)]; }
@@ -45,6 +45,7 @@ struct RecordCodec {
   void (*decode)(const std::uint8_t* in, std::int64_t bytes, RecordBlock& block, std::string_view name, std::int64_t record);
 };
 const RecordCodec& bitmap_codec();
+const RecordCodec& byte_bitmap_codec();  // of 8-bit values
 const RecordCodec& tiled_csl_codec();
 const RecordCodec& two_four_codec();
 [[noreturn]] void throw_bad_record(std::string_view name, std::int64_t record, std::string_view field, std::string expected,

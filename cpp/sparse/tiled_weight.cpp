@@ -43,11 +43,17 @@ void RowBlockReader::next_mask(RecordBlock& block) {
 
 void RowBlockReader::next(RecordBlock& block) {
   next_mask(block);
-  const auto* values = static_cast<const std::uint16_t*>(weight_.values.raw());
-  for (std::size_t r = 0; r < static_cast<std::size_t>(rows_); ++r) {
-    for (std::uint64_t bits = block.mask[r]; bits != 0; bits &= bits - 1) {
-      block.values[r][static_cast<std::size_t>(std::countr_zero(bits))] = values[value_index_[r]++];
+  const auto read = [&](const auto* values) {
+    for (std::size_t r = 0; r < static_cast<std::size_t>(rows_); ++r) {
+      for (std::uint64_t bits = block.mask[r]; bits != 0; bits &= bits - 1) {
+        block.values[r][static_cast<std::size_t>(std::countr_zero(bits))] = values[value_index_[r]++];
+      }
     }
+  };
+  if (size_of(weight_.dtype()) == 1) {
+    read(static_cast<const std::uint8_t*>(weight_.values.raw()));
+  } else {
+    read(static_cast<const std::uint16_t*>(weight_.values.raw()));
   }
 }
 
@@ -62,9 +68,9 @@ void throw_bad_record(std::string_view name, std::int64_t record, std::string_vi
 
 namespace {
 
-const RecordCodec& codec_of(TileFormat format) {
+const RecordCodec& codec_of(TileFormat format, DType dtype) {
   switch (format) {
-    case TileFormat::bitmap: return bitmap_codec();
+    case TileFormat::bitmap: return size_of(dtype) == 1 ? byte_bitmap_codec() : bitmap_codec();
     case TileFormat::tiled_csl: return tiled_csl_codec();
     case TileFormat::two_four: return two_four_codec();
   }
@@ -76,8 +82,11 @@ std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + u
 }  // namespace
 
 OwnedTiledWeight pack_tiles(const SparseWeight& weight, TileFormat format, Allocator& allocator, ThreadPool& pool) {
-  require(weight.dtype() == DType::f16 || weight.dtype() == DType::bf16, "pack_tiles: values must be f16 or bf16");
-  const RecordCodec& codec = codec_of(format);
+  const bool is_byte = weight.dtype() == DType::i8 || weight.dtype() == DType::e4m3;
+  require(weight.dtype() == DType::f16 || weight.dtype() == DType::bf16 || is_byte, "pack_tiles: values must be f16, bf16, i8 or e4m3");
+  require(!is_byte || format == TileFormat::bitmap, "pack_tiles: 8-bit values go into bitmap tiles only");
+  require(!is_byte || weight.group == weight.cols, "pack_tiles: 8-bit values must have one scale a row");
+  const RecordCodec& codec = codec_of(format, weight.dtype());
   TiledWeight view;
   view.format = format;
   view.rows = weight.rows;
@@ -120,6 +129,11 @@ OwnedTiledWeight pack_tiles(const SparseWeight& weight, TileFormat format, Alloc
       }
     }
   });
+  if (is_byte) {
+    owned.scales = Buffer(allocator, static_cast<std::size_t>(weight.rows) * sizeof(float));
+    view.scales = owned.scales.view(DType::f32, {weight.rows});
+    std::memcpy(view.scales.raw(), weight.scales.raw(), static_cast<std::size_t>(view.scales.nbytes()));
+  }
   owned.view = view;
   return owned;
 }
@@ -129,7 +143,7 @@ namespace {
 // Decodes record after record of each row block; visit(row_block, record_in_block, block).
 template <typename Visit>
 void for_each_record(const TiledWeight& weight, std::string_view name, const Visit& visit) {
-  const RecordCodec& codec = codec_of(weight.format);
+  const RecordCodec& codec = codec_of(weight.format, weight.dtype);
   const auto* offsets = weight.offsets.data<std::int32_t>();
   const std::int64_t per_block = weight.records_per_row_block();
   for (std::int64_t i = 0; i < weight.num_records(); ++i) {
@@ -142,11 +156,15 @@ void for_each_record(const TiledWeight& weight, std::string_view name, const Vis
 }  // namespace
 
 OwnedSparseWeight unpack_tiles(const TiledWeight& weight, Allocator& allocator) {
-  OwnedSparseWeight owned(allocator, weight.rows, weight.cols, weight.nnz, weight.dtype);
+  OwnedSparseWeight owned(allocator, weight.rows, weight.cols, weight.nnz, weight.dtype, weight.scales.defined() ? weight.cols : 0);
+  if (weight.scales.defined()) {
+    std::memcpy(owned.view.scales.raw(), weight.scales.raw(), static_cast<std::size_t>(weight.scales.nbytes()));
+  }
   const std::int64_t stride = owned.view.mask_stride();
   auto* mask = owned.view.mask.data<std::uint8_t>();
   auto* row_offsets = owned.view.row_offsets.data<std::int64_t>();
-  auto* values = static_cast<std::uint16_t*>(owned.view.values.raw());
+  auto* values = static_cast<std::uint8_t*>(owned.view.values.raw());
+  const std::size_t value_bytes = size_of(weight.dtype);
   std::vector<std::vector<std::uint16_t>> row_values(kRecordRows);
   std::int64_t next = 0;
   row_offsets[0] = 0;
@@ -162,8 +180,8 @@ OwnedSparseWeight unpack_tiles(const TiledWeight& weight, Allocator& allocator) 
       }
       if (record + 1 == weight.records_per_row_block()) {
         check(next + static_cast<std::int64_t>(row_values[row].size()) <= weight.nnz, "unpack_tiles: more values than nnz");
-        std::copy(row_values[row].begin(), row_values[row].end(), values + next);
-        next += static_cast<std::int64_t>(row_values[row].size());
+        for (const std::uint16_t value : row_values[row])
+          std::memcpy(values + static_cast<std::size_t>(next++) * value_bytes, &value, value_bytes);
         row_offsets[row_block * kRecordRows + r + 1] = next;
         row_values[row].clear();
       }

@@ -14,7 +14,7 @@
 namespace gossamer {
 
 enum class TileFormat {
-  bitmap,     // masks, then the kept values in fragment order: 2 (1 - s) + 1/8 bytes a weight
+  bitmap,     // masks, then the kept values in fragment order: 2 (1 - s) + 1/8 bytes a weight, (1 - s) + 1/8 with 8-bit values
   tiled_csl,  // (value, location) pairs as in Flash-LLM's Tiled-CSL: 4 (1 - s) bytes a weight; work in proportion to non-zeros
   two_four    // 2:4 for sparse tensor cores, and pairs for what does not fit: 2 (1 - s) + 3/16 bytes a weight and 2 for one left over
 };
@@ -30,20 +30,22 @@ struct TiledWeight {
   std::int64_t rows = 0;  // m
   std::int64_t cols = 0;  // k
   std::int64_t nnz = 0;
-  DType dtype = DType::f16;  // f16 or bf16
+  DType dtype = DType::f16;  // f16 or bf16; of bitmap tiles also i8 or e4m3, with scales
   Tensor data;               // u8 [bytes]
   Tensor offsets;            // i32 [row_blocks * record_cols + 1], in units of kRecordUnit
+  Tensor scales;             // f32 [rows], what i8 and e4m3 values are multiplied by; else undefined
   std::int64_t max_record_bytes = 0;
 
   std::int64_t row_blocks() const { return (rows + kRecordRows - 1) / kRecordRows; }
   std::int64_t records_per_row_block() const { return (cols + kRecordCols - 1) / kRecordCols; }
   std::int64_t num_records() const { return row_blocks() * records_per_row_block(); }
-  std::int64_t nbytes() const { return data.nbytes() + offsets.nbytes(); }
+  std::int64_t nbytes() const { return data.nbytes() + offsets.nbytes() + scales.nbytes(); }
 };
 
 struct OwnedTiledWeight {
   Buffer data;
   Buffer offsets;
+  Buffer scales;
   TiledWeight view;
 };
 
@@ -77,7 +79,10 @@ struct TwoFourGroup {
   constexpr int rest_location(int j) const { return ((2 * tile + fragment) * 32 + lane) * 8 + 2 * (2 * half + pair) + j - 2; }
 };
 
-// weight: f16 or bf16 values, validated. Uses all threads of the pool.
+// Which bit of a lane's mask word stands for column i (0..3) of a row (half 0: g, 1: g + 8) in a fragment of a tile, with 8-bit values.
+constexpr int byte_mask_bit(int fragment, int half, int i) { return 8 * fragment + 4 * half + i; }
+
+// weight: validated; values f16 or bf16, for bitmap tiles also i8 or e4m3 with one scale a row. Uses all threads of the pool.
 OwnedTiledWeight pack_tiles(const SparseWeight& weight, TileFormat format, Allocator& allocator, ThreadPool& pool);
 // Exact inverse: unpack(pack(w)) == w, masks and values.
 OwnedSparseWeight unpack_tiles(const TiledWeight& weight, Allocator& allocator);
