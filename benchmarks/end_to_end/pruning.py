@@ -52,13 +52,13 @@ def prune_and_score(job: dict[str, Any]) -> list[dict[str, Any]]:
             method=name,
             allocation=ALLOCATIONS[mark] if mark else "auto",
             calibration=calibration,
-            runtime_options={"num_threads": job["threads"]},
+            runtime_options={"device": job["device"], "num_threads": job["threads"]},
         )
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu = usage.ru_utime + usage.ru_stime
         cost = {"seconds": time.monotonic() - start, "cpu_seconds": cpu, "peak_mb": usage.ru_maxrss / 1024}
     rows = []
-    with Runtime(job["out"], num_threads=job["threads"], max_num_seqs=1) as runtime:
+    with Runtime(job["out"], device=job["device"], num_threads=job["threads"], max_num_seqs=1) as runtime:
         for file in texts.EVALUATION:
             text = EvaluationText.from_file(file, runtime.tokenizer, window=WINDOW, max_windows=job["windows"])
             score = score_text(runtime, text)
@@ -114,17 +114,27 @@ def start(job: dict[str, Any], cores: list[int]) -> subprocess.Popen[str]:
 @click.option("--tokens", default=32768, show_default=True, help="Of calibration.")
 @click.option("--windows", default=8, show_default=True, help="Of each evaluation text.")
 @click.option("--threads", default=2, show_default=True, help="Of every job.")
+@click.option("--device", default="cpu", show_default=True, help="What runs the model; the linear algebra is the CPU's.")
 @click.option("--jobs", "at_once", default=1, show_default=True, help="How many prunings at once.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep the pruned models here.")
 def main(
-    model: str, results: Path, methods: str, sparsities: str, tokens: int, windows: int, threads: int, at_once: int, keep: Path | None
+    model: str,
+    results: Path,
+    methods: str,
+    sparsities: str,
+    tokens: int,
+    windows: int,
+    threads: int,
+    device: str,
+    at_once: int,
+    keep: Path | None,
 ) -> None:
     rows: list[dict[str, Any]] = json.loads(results.read_text())["rows"] if results.exists() else []
     about = context() | {"command": f"python benchmarks/end_to_end/pruning.py {' '.join(sys.argv[1:])}"}
     known = {(row["method"], row["sparsity"]) for row in rows}
     scratch = Path(tempfile.mkdtemp()) if keep is None else keep
     wanted = [("dense", 0.0)] + [(method, float(s)) for method in methods.split(",") for s in sparsities.split(",")]
-    common = {"model": model, "tokens": tokens, "windows": windows, "threads": threads}
+    common = {"model": model, "tokens": tokens, "windows": windows, "threads": threads, "device": device}
     jobs = [
         common
         | {"method": method, "sparsity": sparsity}
@@ -134,7 +144,7 @@ def main(
     ]
     for found in run_all(jobs, at_once):
         for row in found:
-            rows.append(row | {"calibration_tokens": tokens, "threads": threads, "jobs": at_once} | about)
+            rows.append(row | {"calibration_tokens": tokens, "threads": threads, "jobs": at_once, "device": device} | about)
             click.echo(
                 f"{row['method']:20} {row['sparsity']:.0%} {row['text']:26} {row['perplexity']:10.2f} ± {row['perplexity_se']:.2f} "
                 f"{row['seconds']:6.0f} s {row['cpu_seconds']:6.0f} CPU s {row['peak_mb']:6.0f} MB"

@@ -91,6 +91,16 @@ def test_a_size_or_a_speed_is_turned_into_a_sparsity(tmp_path):
     assert sum(f.stat().st_size for f in (tmp_path / "out").iterdir()) < 1_320_000
 
 
+def test_the_device_that_runs_the_layers(tmp_path):
+    model, chat = tiny.write_model(tmp_path / "dense"), tmp_path / "chat.txt"
+    chat.write_text(tiny.TEXT * 3)
+    options = ["--sparsity", "0.6", "--method", "wanda", "--calibration", chat, "--calibration-length", "32"]
+    assert run(model, tmp_path / "out", *options, "--device", "reference").exit_code == 0
+    result = run(model, tmp_path / "other", *options, "--device", "abacus")
+    assert result.exit_code != 0
+    assert "abacus" in f"{result.output}{result.exception}"
+
+
 def test_kept_projections(model, tmp_path):
     result = run(model, tmp_path / "out", "--sparsity", "0.5", "--method", "magnitude", "--keep", "*.down_proj.*")
     assert result.exit_code == 0, result.output

@@ -83,6 +83,7 @@ template. An interrupted run resumes when it is started again.
     type=click.Path(file_okay=False, path_type=Path),
     help="Then measure what came out and write a page with plots into this directory (takes a few minutes; needs matplotlib).",
 )
+@click.option("--device", default="auto", metavar="DEVICE", help="What runs the layers: auto, cpu, cuda, cuda:0 or reference.")
 @click.option("--num-threads", type=click.IntRange(min=1), default=None, help="Threads that run the model.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace models that are there already.")
 @click.option("--allow-nonfinite", is_flag=True, help="Keep NaN and infinite weights instead of refusing them.")
@@ -118,7 +119,7 @@ def command(model: Path, out: Path, **options: Any) -> None:
             quantizer=Quantizer(options["values"], options["scale_group"]) if rounds else None,
             overwrite=options["overwrite"],
             allow_nonfinite=options["allow_nonfinite"],
-            runtime_options={"num_threads": options["num_threads"]},
+            runtime_options={"device": options["device"], "num_threads": options["num_threads"]},
             progress=stack.enter_context(Bars()),
         )
         for report in reports:
