@@ -1,8 +1,8 @@
 """Tensor parallel on GPUs of one host: all-reduce, parity, speed and faults, into one JSON file; parts that are there already are kept.
 
-python benchmarks/tensor_parallel/run.py two benchmarks/results/tp_h100.json --bench build/bench/benchmarks/kernels/all_reduce_bench
-python benchmarks/tensor_parallel/run.py four benchmarks/results/tp_h100.json        # the same on four GPUs, rows appended
-python benchmarks/tensor_parallel/run.py tiny /tmp/tiny.json --device cpu            # tries the programs
+python benchmarks/tensor_parallel/run.py two tp_h100.json --bench all_reduce_bench     # gpu.sh builds and finds what this needs
+python benchmarks/tensor_parallel/run.py four tp_h100.json                             # the same on four GPUs, rows appended
+python benchmarks/tensor_parallel/run.py tiny tiny.json --device cpu                   # tries the programs
 
 Needs Open MPI's mpirun and NCCL (LD_LIBRARY_PATH, where it is not installed beside Gossamer). Every launch has a limit, and the whole
 stops starting new ones before --limit seconds are over, so that what was measured is always written.
