@@ -218,7 +218,8 @@ TEST_F(RuntimeTest, NamesABadOptionAndItsRange) {
             "max_num_batched_tokens (unless it is 0, the default) must be between 64 and 1048576, not 8");
   EXPECT_EQ(error_with([](RuntimeOptions& o) { o.block_size = 0; }), "block_size must be between 1 and 1024, not 0");
   EXPECT_EQ(error_with([](RuntimeOptions& o) { o.verify = "none"; }), "verify must be full or header, not 'none'");
-  EXPECT_EQ(error_with([](RuntimeOptions& o) { o.tensor_parallel_size = 2; }), "tensor_parallel_size=2 needs as many processes: start this program with 'mpirun -n 2 ...'");
+  EXPECT_EQ(error_with([](RuntimeOptions& o) { o.tensor_parallel_size = 2; }),
+            "tensor_parallel_size=2 needs as many processes: start this program with 'mpirun -n 2 ...'");
   EXPECT_EQ(error_with([](RuntimeOptions& o) { o.max_model_len = 65; }),
             "max_model_len must be between 1 and the model's 64, or 0 for that, not 65");
   EXPECT_NE(error_with([](RuntimeOptions& o) { o.gpu_memory_utilization = std::nan(""); }), "no error");
