@@ -111,16 +111,15 @@ class CpuOps final : public Ops {
                          .activation = act_of(epilogue.activation)};
     const bool rounds = product_dtype_ == DType::bf16 && task.weight.dtype == DType::bf16;
     const bool native = rounds && kernels_.dot != nullptr;
-    const bool bytes =
-        product_dtype_ == DType::bf16 && task.weight.row_sums != nullptr && kernels_.dot8 != nullptr && x.size(1) <= cpu::kMaxDot8K;
-    if (bytes) {
+    const ByteProduct bytes = byte_product(task.weight, x.size(1));
+    if (bytes != nullptr) {
       round_to_bytes(task, x);
     } else if (rounds) {
       round_inputs(task, x, native);
     } else if (x.size(1) % kStep != 0) {
       pad_columns(task, x);
     }
-    const auto product = bytes ? kernels_.dot8 : native ? kernels_.dot : kernels_.linear;
+    const auto product = bytes != nullptr ? bytes : native ? kernels_.dot : kernels_.linear;
     const std::int64_t groups = (packed.rows() + kGroup - 1) / kGroup;
     const std::int64_t group_products = kGroup * task.weight.steps * kStep * task.n;
     const std::int64_t grain = std::max(kMinChunkProducts / group_products, groups / (kChunksPerThread * pool_.size())) + 1;
@@ -210,20 +209,38 @@ class CpuOps final : public Ops {
     task.x_stride = native ? stride : padded;
   }
 
-  // x rounded to 16-bit integers, one scale a token, as the byte dot product takes it.
+  using ByteProduct = void (*)(const cpu::LinearTask&, std::int64_t, std::int64_t);
+
+  // With 16-bit inputs: the product of i8 or i4 weights with integers. Null where it is not to be had.
+  ByteProduct byte_product(const cpu::WeightView& weight, std::int64_t k) const {
+    if (product_dtype_ != DType::bf16) return nullptr;
+    if (weight.dtype == DType::i8 && k <= cpu::kMaxDot8K) return kernels_.dot8;
+    if (weight.dtype == DType::i4 && cpu::kMaxDot4Steps % weight.scale_steps == 0) return kernels_.dot4;
+    return nullptr;
+  }
+
+  // x rounded to 16-bit integers, one scale a token, as the byte dot products take it.
   void round_to_bytes(cpu::LinearTask& task, const Tensor& x) {
+    const bool centered = task.weight.dtype == DType::i4;
     const std::int64_t stride = task.weight.steps * kStep;
     const std::int64_t scales = (task.n + kStep - 1) / kStep * kStep;
-    auto* x_scales = workspace<float>(scales + task.n * stride / 2);
-    auto* low = reinterpret_cast<std::uint8_t*>(x_scales + scales);
+    const std::int64_t sums = centered ? task.n * task.weight.steps * 8 : 0;
+    auto* x_scales = workspace<float>(scales + sums + task.n * stride / 2);
+    auto* x_sums = reinterpret_cast<std::int32_t*>(x_scales + scales);
+    auto* low = reinterpret_cast<std::uint8_t*>(x_sums + sums);
     std::uint8_t* high = low + task.n * stride;
+    const float limit = centered ? cpu::kLimitDot4 : cpu::kLimitDot8;
     for_rows(task.n, stride, [&](std::int64_t i) {
-      x_scales[i] = kernels_.round_to_bytes(low + i * stride, high + i * stride, x.row<const float>(i), x.size(1), stride);
+      std::uint8_t* l = low + i * stride;
+      std::uint8_t* h = high + i * stride;
+      x_scales[i] = kernels_.round_to_bytes(l, h, x.row<const float>(i), x.size(1), stride, limit);
+      if (centered) kernels_.center_bytes(l, h, x_sums + i * task.weight.steps * 8, stride);
     });
     task.x = low;
     task.x_high = high;
     task.x_stride = stride;
     task.x_scales = x_scales;
+    task.x_sums = x_sums;
   }
 
   // Grown to the largest batch seen, then kept.

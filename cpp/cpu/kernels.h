@@ -16,7 +16,10 @@ inline constexpr int kMaxHeadDim = 512;
 inline constexpr int kMaxUnitRows = 32;           // (token, head) pairs of one attention unit
 inline constexpr int kMaxUnitState = 8192;        // floats of running output of one attention unit
 inline constexpr std::int64_t kMaxDot8K = 65536;  // 255 * 127 * k fits 32 bits
-inline constexpr int kValuePadding = 64;          // bytes readable past the last packed value
+inline constexpr std::int64_t kMaxDot4Steps = 64;
+inline constexpr float kLimitDot8 = 32767.0F;  // greatest 16-bit activation
+inline constexpr float kLimitDot4 = 32639.0F;  // 127 * 256 + 127: both of its signed bytes fit
+inline constexpr int kValuePadding = 64;       // bytes readable past the last packed value
 
 // Same order as gossamer::Activation.
 enum class Act { none, relu, gelu, gelu_tanh, silu };
@@ -50,9 +53,10 @@ struct LinearTask {
   const float* residual;
   std::int64_t residual_stride;
   Act activation;
-  // Of the byte dot product alone: x holds the low bytes; see kernels_dot8.h.
+  // Of the byte dot products alone: x holds the low bytes; see kernels_dot8.h and kernels_dot4.h.
   const std::uint8_t* x_high = nullptr;
-  const float* x_scales = nullptr;  // [n]
+  const std::int32_t* x_sums = nullptr;  // [n, steps, 8], for i4
+  const float* x_scales = nullptr;       // [n]
 };
 
 struct AttentionTask {
@@ -89,9 +93,13 @@ struct Kernels {
   void (*linear)(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end);
   // bf16 weights with bf16 activations; null where the instruction set has no such dot product.
   void (*dot)(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end);
-  // i8 weights with 16-bit integer activations, for k up to kMaxDot8K, and the rounding to these: returns the scale. Null likewise.
+  // i8 weights, for k up to kMaxDot8K, and i4 weights, for scales of up to kMaxDot4Steps steps (a power of 2), with 16-bit integer
+  // activations. round_to_bytes makes these, the greatest of them `limit`, and returns their scale; center_bytes follows it for i4.
+  // Null likewise.
   void (*dot8)(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end);
-  float (*round_to_bytes)(std::uint8_t* low, std::uint8_t* high, const float* x, std::int64_t size, std::int64_t padded);
+  void (*dot4)(const LinearTask& task, std::int64_t group_begin, std::int64_t group_end);
+  float (*round_to_bytes)(std::uint8_t* low, std::uint8_t* high, const float* x, std::int64_t size, std::int64_t padded, float limit);
+  void (*center_bytes)(std::uint8_t* low, std::uint8_t* high, std::int32_t* sums, std::int64_t padded);
   void (*attention)(const AttentionTask& task, const AttentionUnit& unit);
   void (*rms_norm)(float* out, const float* x, const float* weight, std::int64_t size, float eps);
   void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, std::int64_t size, float eps);

@@ -12,8 +12,8 @@
 namespace gossamer::cpu {
 
 const Kernels* avx2_kernels() {
-  static constexpr Kernels kernels{linear,     nullptr, nullptr, nullptr, attention, rms_norm,
-                                   layer_norm, gated,   rotate,  add_row, widen,     narrow};
+  static constexpr Kernels kernels{linear,   nullptr,    nullptr, nullptr, nullptr, nullptr, attention,
+                                   rms_norm, layer_norm, gated,   rotate,  add_row, widen,   narrow};
   return &kernels;
 }
 

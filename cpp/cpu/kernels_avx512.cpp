@@ -6,6 +6,7 @@
 #include "cpu/kernels_readers.h"
 #include "cpu/kernels_linear.h"
 #include "cpu/kernels_dot8.h"
+#include "cpu/kernels_dot4.h"
 #include "cpu/kernels_attention.h"
 #include "cpu/kernels_rowwise.h"
 // clang-format on
@@ -13,8 +14,8 @@
 namespace gossamer::cpu {
 
 const Kernels* avx512_kernels() {
-  static constexpr Kernels kernels{linear,     nullptr, dot8,   round_to_bytes, attention, rms_norm,
-                                   layer_norm, gated,   rotate, add_row,        widen,     narrow};
+  static constexpr Kernels kernels{linear,   nullptr,    dot8,  dot4,   round_to_bytes, center_bytes, attention,
+                                   rms_norm, layer_norm, gated, rotate, add_row,        widen,        narrow};
   return &kernels;
 }
 

@@ -10,7 +10,7 @@ namespace {
 constexpr int kPairs = kGroup / 2;            // two rows share a register: 32 columns of each
 constexpr int kDot8DirectTokens = 2;          // up to so many tokens take the weights from memory straight into registers
 constexpr int kDot8Tokens = 3;                // tokens in registers with a whole group of a panel
-constexpr std::int64_t kDot8Steps = 64;       // of a panel: 16 KiB
+constexpr std::int64_t kDot8Steps = 64;       // of a panel: 16 KiB; whole scales of i4 fit it
 constexpr std::int64_t kDot8TokenBlock = 96;  // tokens whose sums wait in memory between panels
 
 // Readers of one group: load(use) calls use(pair, bytes) for the step at hand; then advance().
@@ -186,8 +186,9 @@ inline void dot8(const LinearTask& task, std::int64_t group_begin, std::int64_t 
   }
 }
 
-// Rounds `size` floats to 16-bit integers, 0 from there to `padded`; returns their scale, NaN if one is not finite.
-inline float round_to_bytes(std::uint8_t* low, std::uint8_t* high, const float* x, std::int64_t size, std::int64_t padded) {
+// Rounds `size` floats to 16-bit integers, the greatest of them `limit`, 0 from there to `padded`; returns their scale, NaN if one is not
+// finite.
+inline float round_to_bytes(std::uint8_t* low, std::uint8_t* high, const float* x, std::int64_t size, std::int64_t padded, float limit) {
   Vf greatest = zero();
   __mmask16 odd = 0;
   for (std::int64_t i = 0; i < size; i += kLanes) {
@@ -195,9 +196,9 @@ inline float round_to_bytes(std::uint8_t* low, std::uint8_t* high, const float* 
     greatest = max(greatest, _mm512_abs_ps(v));
     odd |= _mm512_fpclass_ps_mask(v, 0x99);  // NaN or infinite
   }
-  const float limit = reduce_max(greatest);
-  const bool usable = odd == 0 && limit >= 1e-30F;  // of smaller ones the quotient below is none
-  const Vf factor = set1(usable ? 32767.0F / limit : 0.0F);
+  const float found = reduce_max(greatest);
+  const bool usable = odd == 0 && found >= 1e-30F;  // of smaller ones the quotient below is none
+  const Vf factor = set1(usable ? limit / found : 0.0F);
   for (std::int64_t i = 0; i < padded; i += kLanes) {
     const Vf v = load_n(x + i, size > i ? size - i : 0);
     const __m512i q = _mm512_maskz_mov_epi32(usable ? 0xFFFF : 0, _mm512_cvtps_epi32(mul(v, factor)));
@@ -206,7 +207,7 @@ inline float round_to_bytes(std::uint8_t* low, std::uint8_t* high, const float* 
                      _mm512_cvtepi32_epi8(_mm512_add_epi32(_mm512_srai_epi32(q, 8), _mm512_set1_epi32(128))));
   }
   if (odd != 0) return __builtin_nanf("");
-  return usable ? limit / 32767.0F : 0.0F;
+  return usable ? found / limit : 0.0F;
 }
 
 }  // namespace

@@ -11,8 +11,8 @@
 namespace gossamer::cpu {
 
 const Kernels* portable_kernels() {
-  static constexpr Kernels kernels{linear,     nullptr, nullptr, nullptr, attention, rms_norm,
-                                   layer_norm, gated,   rotate,  add_row, widen,     narrow};
+  static constexpr Kernels kernels{linear,   nullptr,    nullptr, nullptr, nullptr, nullptr, attention,
+                                   rms_norm, layer_norm, gated,   rotate,  add_row, widen,   narrow};
   return &kernels;
 }
 

@@ -94,7 +94,8 @@ TEST_P(CpuBits, LinearIsTheSameWhateverTheCompanyThreadsAndEncoding) {
 TEST_P(CpuBits, ScaledLinearIsTheSameWhateverTheCompanyThreadsAndEncoding) {
   for (const std::int64_t k : {7, 100, 576, 1700, 4200}) {
     for (const DType dtype : kScaledDTypes) {
-      for (const auto& [group, inputs] : {std::pair{k, DType::f32}, {k, DType::bf16}, {std::int64_t{64}, DType::f32}}) {
+      for (const auto& [group, inputs] :
+           {std::pair{k, DType::f32}, {k, DType::bf16}, {std::int64_t{64}, DType::f32}, {std::int64_t{64}, DType::bf16}}) {
         if (group > k) continue;
         SCOPED_TRACE("k = " + std::to_string(k) + " " + std::string(name_of(dtype)) + ", group " + std::to_string(group) + ", inputs " +
                      std::string(name_of(inputs)));

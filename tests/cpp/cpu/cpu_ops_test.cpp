@@ -68,36 +68,43 @@ TEST_P(CpuBf16Products, RoundTheirInputsToNearest) {
   EXPECT_EQ(to_floats(from_x.view), to_floats(from_rounded.view));
 }
 
-// Inputs that are whole multiples of a 16-bit scale lose nothing, whatever the instruction set.
-TEST_P(CpuBf16Products, MultiplyInt8WeightsBySixteenBitIntegers) {
+// Inputs that are whole multiples of a 16-bit scale lose nothing, whatever the instruction set. greatest: what the greatest of each token
+// is.
+void check_integer_inputs(Ops& ops, DType dtype, std::int64_t k, std::int64_t n, double sparsity, std::int64_t greatest) {
   constexpr std::int64_t kOutputs = 45;
-  for (const std::int64_t k : {7, 64, 576, 2100, 4200}) {
-    for (const std::int64_t n : {1, 2, 3, 4, 7, 100}) {
-      for (const double sparsity : {-1.0, 0.5, 1.0}) {
-        Random random(static_cast<std::uint64_t>(k + n));
-        const TestWeight weight(*ops_, DType::i8, kOutputs, k, sparsity, random, k);
-        std::vector<float> inputs;
-        for (std::int64_t i = 0; i < n * k; ++i) {
-          const std::int64_t integer = i % k == 0 ? 32767 : random.below(65535) - 32767;
-          inputs.push_back(static_cast<float>(integer) * 0x1p-12F);
+  Random random(static_cast<std::uint64_t>(k + n));
+  const TestWeight weight(ops, dtype, kOutputs, k, sparsity, random, dtype == DType::i4 && k > 64 ? 64 : k);
+  std::vector<float> inputs;
+  for (std::int64_t i = 0; i < n * k; ++i) {
+    const std::int64_t integer = i % k == 0 ? greatest : random.below(2 * greatest + 1) - greatest;
+    inputs.push_back(static_cast<float>(integer) * 0x1p-12F);
+  }
+  const TestTensor x(ops, DType::f32, {n, k}, inputs);
+  const TestTensor out = TestTensor::poisoned(ops, DType::f32, {n, kOutputs});
+  ops.linear(out, x, *weight.packed);
+  std::vector<Bounded> expected;
+  for (std::int64_t i = 0; i < n; ++i) {
+    for (std::int64_t j = 0; j < kOutputs; ++j) {
+      double sum = 0, magnitude = 0;
+      for (std::int64_t p = 0; p < k; ++p) {
+        const double term = x.at(i, p) * weight.values[static_cast<std::size_t>(j * k + p)];
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      expected.push_back({sum, storage_error(DType::f32, sum) + sum_error(k, magnitude)});
+    }
+  }
+  expect_close(out.read(), expected, std::string(name_of(dtype)) + " k = " + std::to_string(k) + ", n = " + std::to_string(n));
+}
+
+TEST_P(CpuBf16Products, MultiplySmallWeightsBySixteenBitIntegers) {
+  for (const auto& [dtype, greatest] : {std::pair{DType::i8, 32767}, {DType::i4, 32639}}) {
+    for (const std::int64_t k : {7, 64, 576, 2100, 4200}) {
+      for (const std::int64_t n : {1, 2, 3, 4, 7, 100}) {
+        for (const double sparsity : {-1.0, 0.5, 1.0}) {
+          check_integer_inputs(*ops_, dtype, k, n, sparsity, greatest);
+          if (HasFailure()) return;
         }
-        const TestTensor x(*ops_, DType::f32, {n, k}, inputs);
-        const TestTensor out = TestTensor::poisoned(*ops_, DType::f32, {n, kOutputs});
-        ops_->linear(out, x, *weight.packed);
-        std::vector<Bounded> expected;
-        for (std::int64_t i = 0; i < n; ++i) {
-          for (std::int64_t j = 0; j < kOutputs; ++j) {
-            double sum = 0, magnitude = 0;
-            for (std::int64_t p = 0; p < k; ++p) {
-              const double term = x.at(i, p) * weight.values[static_cast<std::size_t>(j * k + p)];
-              sum += term;
-              magnitude += std::abs(term);
-            }
-            expected.push_back({sum, storage_error(DType::f32, sum) + sum_error(k, magnitude)});
-          }
-        }
-        expect_close(out.read(), expected, "k = " + std::to_string(k) + ", n = " + std::to_string(n));
-        if (HasFailure()) return;
       }
     }
   }
@@ -105,14 +112,15 @@ TEST_P(CpuBf16Products, MultiplyInt8WeightsBySixteenBitIntegers) {
 
 TEST_P(CpuBf16Products, SpreadWhatIsNotFiniteToItsTokenOnly) {
   Random random(6);
-  const TestWeight weight(*ops_, DType::i8, 20, 70, -1, random, 70);
-  for (const float odd : {kNan, kInfinity, -kInfinity}) {
+  const TestWeight i8(*ops_, DType::i8, 20, 70, -1, random, 70);
+  const TestWeight i4(*ops_, DType::i4, 20, 70, -1, random, 64);
+  for (const auto& [weight, odd] : {std::pair{&i8, kNan}, {&i8, kInfinity}, {&i4, kNan}, {&i4, -kInfinity}}) {
     std::vector<float> inputs = normal(random, 4 * 70);
     inputs[70 + 13] = odd;
     for (int i = 0; i < 70; ++i) inputs[static_cast<std::size_t>(140 + i)] = i % 2 == 0 ? 0.0F : 1e-38F;
     const TestTensor x(*ops_, DType::f32, {4, 70}, inputs);
     const TestTensor out = TestTensor::poisoned(*ops_, DType::f32, {4, 20});
-    ops_->linear(out, x, *weight.packed);
+    ops_->linear(out, x, *weight->packed);
     const std::vector<float> values = out.read();
     for (std::size_t i = 0; i < values.size(); ++i) EXPECT_EQ(std::isfinite(values[i]), i / 20 != 1) << i;
   }
