@@ -13,6 +13,8 @@ ifneq ($(shell command -v ccache),)
 export CMAKE_CXX_COMPILER_LAUNCHER := ccache
 endif
 
+comma := ,
+
 # Is GoogleTest there? In CI its absence is a failure, elsewhere the C++ tests are skipped with a message.
 HAVE_GTEST := $(shell $(or $(CXX),c++) -E -x c++ -include gtest/gtest.h /dev/null >/dev/null 2>&1 && echo yes)
 CPP_TESTS := $(if $(HAVE_GTEST),ON,OFF)
@@ -95,9 +97,10 @@ bench: $(VENV)/.build-tools  ## micro benchmarks of the products (needs Google B
 	@for program in build/bench/benchmarks/kernels/bench_*; do [ ! -x "$$program" ] || "$$program"; done
 
 bench-cpu: CUDA := OFF
-bench-cpu: $(VENV)/.build-tools  ## the CPU's products against dense ones, into benchmarks/results/cpu_kernels.json (about 10 minutes)
-	$(call install,plot,$(WITHOUT_TESTS) -Ccmake.define.GOSSAMER_BUILD_BENCHMARKS=ON)
+bench-cpu: $(VENV)/.build-tools  ## the CPU's products and whole models beside rivals, into benchmarks/results/cpu_*.json (40 minutes, 15 GB of disk)
+	$(call install,gguf$(comma)plot,$(WITHOUT_TESTS) -Ccmake.define.GOSSAMER_BUILD_BENCHMARKS=ON)
 	$(BIN)/python benchmarks/cpu/kernels.py $(BUILD)/benchmarks/kernels/bench_products benchmarks/results/cpu_kernels.json
+	$(BIN)/python benchmarks/cpu/end_to_end.py benchmarks/results/cpu_end_to_end.json
 
 dev: $(VENV)/.build-tools  ## an editable install that rebuilds on import, for working on the code
 	@$(BIN)/pip install -q --no-build-isolation -Cbuild-dir=build/editable -Ceditable.rebuild=true -e '.[dev]'

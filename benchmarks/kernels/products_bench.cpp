@@ -25,7 +25,10 @@ struct Kind {
   DType dtype;
   DType inputs;  // what the products take
 };
-constexpr Kind kKinds[] = {{"bf16", DType::bf16, DType::bf16}, {"bf16", DType::bf16, DType::f32}, {"f16", DType::f16, DType::f32}};
+// Inputs of bf16 are 16-bit integers where the weights are i8.
+constexpr Kind kKinds[] = {{"bf16", DType::bf16, DType::bf16}, {"bf16", DType::bf16, DType::f32}, {"f16", DType::f16, DType::f32},
+                           {"i8", DType::i8, DType::bf16},     {"i8", DType::i8, DType::f32},     {"i4", DType::i4, DType::f32}};
+constexpr std::int64_t kInt4Group = 64;  // columns that share a scale
 
 double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -34,20 +37,47 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+class RandomBits {
+ public:
+  // 16 random bits, and whether the weight is zero.
+  std::pair<std::uint16_t, bool> next(std::uint64_t threshold) {
+    state_ ^= state_ << 13;
+    state_ ^= state_ >> 7;
+    state_ ^= state_ << 17;
+    return {static_cast<std::uint16_t>(state_), (state_ >> 48) < threshold};
+  }
+
+ private:
+  std::uint64_t state_ = 88172645463325252ULL;
+};
+
 // A weight in normal-sized 16-bit values, of which a share is zero.
 OwnedTensor random_dense(Allocator& allocator, DType dtype, std::int64_t m, std::int64_t k, double sparsity) {
   OwnedTensor dense(allocator, dtype, {m, k});
   const auto threshold = static_cast<std::uint64_t>(sparsity * 65536.0);
-  std::uint64_t state = 88172645463325252ULL;
+  RandomBits random;
   auto* bits = static_cast<std::uint16_t*>(dense.view.raw());
   const std::uint16_t small = dtype == DType::bf16 ? 0x3C00 : 0x2000;  // about 0.008; the random bits vary sign and fraction
   for (std::int64_t i = 0; i < m * k; ++i) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    const bool zero = (state >> 48) < threshold;
-    bits[i] = zero ? std::uint16_t{0} : static_cast<std::uint16_t>(small | (state & 0x807F));
+    const auto [value, zero] = random.next(threshold);
+    bits[i] = zero ? std::uint16_t{0} : static_cast<std::uint16_t>(small | (value & 0x807F));
   }
+  return dense;
+}
+
+// The same in i8 or i4; k is even.
+OwnedScaledMatrix random_scaled(Allocator& allocator, DType dtype, std::int64_t m, std::int64_t k, double sparsity) {
+  OwnedScaledMatrix dense(allocator, dtype, m, k, dtype == DType::i4 ? kInt4Group : k);
+  const auto threshold = static_cast<std::uint64_t>(sparsity * 65536.0);
+  RandomBits random;
+  auto* bytes = static_cast<std::uint8_t*>(dense.values.data());
+  for (std::int64_t i = 0; i < m * k; ++i) {
+    const auto [value, zero] = random.next(threshold);
+    const int bits = zero ? 0 : (value | 1);
+    if (dtype == DType::i8) bytes[i] = static_cast<std::uint8_t>(bits);
+    if (dtype == DType::i4) bytes[i / 2] = static_cast<std::uint8_t>(i % 2 == 0 ? bits & 15 : bytes[i / 2] | (bits & 15) << 4);
+  }
+  std::fill_n(dense.view.scales.data<float>(), dense.view.scales.numel(), 0.01F);
   return dense;
 }
 
@@ -55,12 +85,13 @@ OwnedTensor random_dense(Allocator& allocator, DType dtype, std::int64_t m, std:
 class Product {
  public:
   Product(Ops& ops, const Kind& kind, std::int64_t m, std::int64_t k, double sparsity, std::int64_t bytes) : ops_(ops) {
-    const OwnedTensor dense = random_dense(host_, kind.dtype, m, k, sparsity);
-    const OwnedSparseWeight sparse = sparsity > 0 ? sparse_from_dense(dense.view, host_) : OwnedSparseWeight{};
-    do {
-      copies_.push_back(sparsity > 0 ? ops.pack(sparse.view) : ops.pack(dense.view));
-    } while (static_cast<std::int64_t>(copies_.size()) * nbytes() < bytes);
-    next_ = 0;
+    if (is_scaled(kind.dtype)) {
+      const OwnedScaledMatrix dense = random_scaled(host_, kind.dtype, m, k, sparsity);
+      add_copies(dense.view, sparsity > 0 ? sparse_from_scaled(dense.view, host_) : OwnedSparseWeight{}, sparsity, bytes);
+    } else {
+      const OwnedTensor dense = random_dense(host_, kind.dtype, m, k, sparsity);
+      add_copies(dense.view, sparsity > 0 ? sparse_from_dense(dense.view, host_) : OwnedSparseWeight{}, sparsity, bytes);
+    }
   }
   std::int64_t nbytes() const { return copies_.front()->nbytes(); }
 
@@ -75,6 +106,13 @@ class Product {
   }
 
  private:
+  template <typename Dense>
+  void add_copies(const Dense& dense, const OwnedSparseWeight& sparse, double sparsity, std::int64_t bytes) {
+    do {
+      copies_.push_back(sparsity > 0 ? ops_.pack(sparse.view) : ops_.pack(dense));
+    } while (static_cast<std::int64_t>(copies_.size()) * nbytes() < bytes);
+  }
+
   Ops& ops_;
   HostAllocator host_;
   std::vector<std::unique_ptr<PackedWeight>> copies_;
@@ -210,11 +248,12 @@ int main(int argc, char** argv) {
   }
   std::vector<std::pair<std::int64_t, std::int64_t>> shapes{{4096, 4096},  {6144, 4096},  {8192, 4096},
                                                             {16384, 4096}, {28672, 4096}, {4096, 14336}};
-  if (argc > 3) shapes = {{std::atol(argv[2]), std::atol(argv[3])}};
+  std::vector<std::pair<std::int64_t, std::int64_t>> scaled_shapes{{4096, 4096}, {16384, 4096}, {4096, 14336}};
+  if (argc > 3) shapes = scaled_shapes = {{std::atol(argv[2]), std::atol(argv[3])}};
   for (const Kind& kind : kKinds) {
     if (argc == 6 && (std::string(kind.name) != argv[4] || gossamer::name_of(kind.inputs) != argv[5])) continue;
     for (const std::int64_t n : {1, 8}) from_cache(kind, n, rounds);
-    for (const auto& [m, k] : shapes) from_memory(kind, m, k, {1, 2, 4, 8, 16}, rounds);
+    for (const auto& [m, k] : gossamer::is_scaled(kind.dtype) ? scaled_shapes : shapes) from_memory(kind, m, k, {1, 2, 4, 8, 16}, rounds);
   }
   std::printf("\n]\n");
   return 0;
