@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <vector>
+#include <functional>
 
 #include "sparse/record_block.h"
 
@@ -13,64 +13,65 @@ namespace {
 
 constexpr std::int64_t kHeaderBytes = 16;  // u32 count of tile 0, u32 count of tile 1, 8 zero bytes
 constexpr int kTileElements = 16 * 64;
-constexpr int kBanks = 32;
+constexpr std::uint32_t kBanks = 32;
 
 // Location (halfword) of (lane, fragment in tile, element): the lane's eight halfwords of a fragment are 16 contiguous bytes.
 constexpr int location_of(int fragment, int lane, int element) { return (fragment * 32 + lane) * 8 + element; }
-constexpr int bank_of(int location) { return location / 2 % kBanks; }
+constexpr int bank_of(int location) { return location / 2 % static_cast<int>(kBanks); }
 
 std::int64_t csl_bytes(const RecordBlock& block) { return kHeaderBytes + 4 * block.count(); }
 
-using Words = std::vector<std::uint32_t>;
+// The words of a tile by bank; a bank has 32 locations.
+struct Banks {
+  std::array<std::array<std::uint32_t, 32>, kBanks> words;
+  std::array<std::uint16_t, kBanks> sizes{};
 
-// Rounds of 32 words; each round takes from the fullest banks first, one word a bank as long as 32 banks are non-empty.
-void order_by_bank(std::array<Words, kBanks>& banks, Words& out) {
-  std::size_t left = 0;
-  for (const Words& bank : banks) left += bank.size();
+  void add(int bank, std::uint32_t word) {
+    const auto b = static_cast<std::size_t>(bank);
+    words[b][sizes[b]++] = word;
+  }
+};
+
+// Rounds of 32 words; each round takes from the fullest banks first, one word a bank as long as 32 banks are non-empty. Returns the end.
+std::uint32_t* order_by_bank(Banks& banks, std::size_t left, std::uint32_t* out) {
+  std::array<std::uint32_t, kBanks> fullest;  // size, then the lower bank first
   while (left > 0) {
-    const std::size_t round = std::min<std::size_t>(left, 32);
-    std::size_t taken = 0;
-    while (taken < round) {
-      // Banks whose size exceeds what fair rounds would leave go first: the fullest of those not yet used in this pass.
-      std::array<bool, kBanks> used{};
-      for (; taken < round; ++taken) {
-        std::size_t best = kBanks;
-        for (std::size_t b = 0; b < kBanks; ++b) {
-          if (!used[b] && !banks[b].empty() && (best == kBanks || banks[b].size() > banks[best].size())) best = b;
-        }
-        if (best == kBanks) break;
-        used[best] = true;
-        out.push_back(banks[best].back());
-        banks[best].pop_back();
+    std::size_t round = std::min<std::size_t>(left, 32);
+    left -= round;
+    while (round > 0) {
+      for (std::uint32_t b = 0; b < kBanks; ++b) fullest[b] = std::uint32_t{banks.sizes[b]} << 8 | (kBanks - 1 - b);
+      std::sort(fullest.begin(), fullest.end(), std::greater<>());
+      for (std::size_t i = 0; i < kBanks && round > 0 && fullest[i] >> 8 > 0; ++i, --round) {
+        const std::size_t bank = kBanks - 1 - (fullest[i] & 0xffU);
+        *out++ = banks.words[bank][--banks.sizes[bank]];
       }
     }
-    left -= round;
   }
+  return out;
 }
 
 void csl_encode(const RecordBlock& block, std::uint8_t* out, std::int64_t bytes) {
   std::memset(out, 0, static_cast<std::size_t>(bytes));
-  std::uint8_t* next = out + kHeaderBytes;
+  std::array<std::uint32_t, 2 * kTileElements> words;
+  std::uint32_t* next = words.data();
   for (int tile = 0; tile < 2; ++tile) {
-    std::array<Words, kBanks> banks;
+    Banks banks;
+    std::uint32_t count = 0;
     for (int f = 0; f < 4; ++f) {
       for (int lane = 0; lane < 32; ++lane) {
         for (int e = 0; e < 8; ++e) {
           const RecordPosition at = record_position(4 * tile + f, lane, e);
           if (!block.kept(at.row, at.col)) continue;
           const int location = location_of(f, lane, e);
-          const std::uint32_t value = block.value(at.row, at.col);
-          banks[static_cast<std::size_t>(bank_of(location))].push_back(static_cast<std::uint32_t>(location) << 16 | value);
+          banks.add(bank_of(location), static_cast<std::uint32_t>(location) << 16 | block.value(at.row, at.col));
+          ++count;
         }
       }
     }
-    Words words;
-    order_by_bank(banks, words);
-    const auto count = static_cast<std::uint32_t>(words.size());
     std::memcpy(out + 4 * tile, &count, 4);
-    if (!words.empty()) std::memcpy(next, words.data(), 4 * words.size());
-    next += 4 * words.size();
+    next = order_by_bank(banks, count, next);
   }
+  std::memcpy(out + kHeaderBytes, words.data(), 4 * static_cast<std::size_t>(next - words.data()));
 }
 
 void csl_decode(const std::uint8_t* in, std::int64_t bytes, RecordBlock& block, std::string_view name, std::int64_t record) {

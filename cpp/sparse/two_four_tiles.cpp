@@ -27,6 +27,12 @@ constexpr GroupCode code_of(unsigned kept) {
   return {{first, std::countr_zero(others)}, 3, others & (others - 1)};
 }
 
+constexpr auto kCodes = [] {
+  std::array<GroupCode, 16> codes{};
+  for (unsigned kept = 0; kept < 16; ++kept) codes[kept] = code_of(kept);
+  return codes;
+}();
+
 // Calls visit(group) for the groups of a record in the order in which values are stored.
 template <typename Visit>
 void for_each_group(const Visit& visit) {
@@ -49,7 +55,7 @@ unsigned kept_of(const RecordBlock& block, const TwoFourGroup& group) {
 std::int64_t two_four_bytes(const RecordBlock& block) {
   std::int64_t bytes = kHeaderBytes;
   for_each_group([&](const TwoFourGroup& group) {
-    const GroupCode code = code_of(kept_of(block, group));
+    const GroupCode& code = kCodes[kept_of(block, group)];
     bytes += 2 * std::popcount(code.filled) + 4 * std::popcount(code.rest);
   });
   return bytes;
@@ -59,17 +65,18 @@ void two_four_encode(const RecordBlock& block, std::uint8_t* out, std::int64_t b
   std::memset(out, 0, static_cast<std::size_t>(bytes));
   std::array<std::uint32_t, 64> metadata{};
   std::array<std::uint32_t, 32> slots{};
-  std::array<std::uint16_t, kMostRest> values;
+  std::array<std::uint16_t, kMostRest + 1> values;
   std::array<std::uint32_t, kMostRest> rest;
   std::size_t num_values = 0, num_rest = 0;
   for_each_group([&](const TwoFourGroup& group) {
-    const GroupCode code = code_of(kept_of(block, group));
+    const GroupCode& code = kCodes[kept_of(block, group)];
     metadata[static_cast<std::size_t>(group.metadata_word())] |= code.metadata() << group.metadata_shift();
     slots[static_cast<std::size_t>(group.lane)] |= code.filled << group.slot_shift();
-    for (int slot = 0; slot < 2; ++slot) {
-      if ((code.filled >> slot & 1U) != 0) values[num_values++] = block.value(group.row(), group.column(code.position[slot]));
+    for (int slot = 0; slot < 2; ++slot) {  // written in any case: without a branch
+      values[num_values] = block.value(group.row(), group.column(code.position[slot]));
+      num_values += code.filled >> slot & 1U;
     }
-    for (int j = 2; j < 4; ++j) {
+    for (int j = 2; j < 4 && code.rest != 0; ++j) {
       if ((code.rest >> j & 1U) == 0) continue;
       rest[num_rest++] = static_cast<std::uint32_t>(group.rest_location(j)) << 16 | block.value(group.row(), group.column(j));
     }
