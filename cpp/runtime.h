@@ -29,6 +29,8 @@ struct RuntimeOptions {
   std::string random_config;
   double random_sparsity = 0.0;  // of the products in the layers
   bool enforce_eager = false;    // never record decode steps as CUDA graphs; the same tokens, more slowly
+  bool batch_invariant = false;  // GPU: a request's bits do not depend on its company, more slowly (the CPU's never do)
+  std::string cost_table;        // GPU: file that `gossamer tune` made; empty = the times that are built in
   int num_threads = 0;
   std::string isa = "auto";  // auto | portable | avx2 | avx512 | avx512-bf16 (CPU)
   std::uint64_t seed = 0;

@@ -161,8 +161,18 @@ Fields fields_of(const RuntimeOptions& options, const LoadedModel& loaded, const
           {"seed", text(options.seed)},
           {"all_reduce", options.all_reduce},
           {"enforce_eager", text(options.enforce_eager)},
+          {"batch_invariant", text(options.batch_invariant)},
           {"random weights", options.random_config},
           {"sparsity", text(options.random_sparsity)}};
+}
+
+DeviceOptions device_options(const RuntimeOptions& options) {
+  return {.device = options.device,
+          .dtype = options.dtype,
+          .isa = options.isa,
+          .num_threads = options.num_threads,
+          .batch_invariant = options.batch_invariant,
+          .cost_table = options.cost_table};
 }
 
 std::optional<Checkpoint> open_checkpoint(const std::string& model_path, const RuntimeOptions& options) {
@@ -181,7 +191,7 @@ Manifest manifest_of(const std::optional<Checkpoint>& checkpoint) {
 // Opens device and checkpoint (none for random weights); with several ranks they then agree that it is the same for all.
 std::optional<Checkpoint> prepare(LoadedModel& loaded, const std::string& model_path, RuntimeOptions& options, Allocator& allocator) {
   if (!loaded.ranks) {
-    loaded.ops = make_ops({options.device, options.dtype, options.isa, options.num_threads}, allocator);
+    loaded.ops = make_ops(device_options(options), allocator);
     loaded.comm = make_single_communicator();
     return open_checkpoint(model_path, options);
   }
@@ -192,7 +202,7 @@ std::optional<Checkpoint> prepare(LoadedModel& loaded, const std::string& model_
   std::exception_ptr failure;
   try {
     options.device = loaded.ranks->own_device(options.device, options.dtype);
-    loaded.ops = make_ops({options.device, options.dtype, options.isa, options.num_threads}, allocator);
+    loaded.ops = make_ops(device_options(options), allocator);
     checkpoint = open_checkpoint(model_path, options);
     fields = fields_of(options, loaded, manifest_of(checkpoint));
   } catch (...) {

@@ -1,6 +1,7 @@
 // The plugin's one exported function and the backend behind it.
 #include "build_id.h"
 #include "cuda_ops.h"
+#include "cuda_tune.h"
 #include "launch/device_probe.h"
 #include "nccl_communicator.h"
 #include "ops/plugin.h"
@@ -13,8 +14,12 @@ class CudaBackend final : public Backend {
  public:
   BackendProbe probe() const override { return probe_devices(); }
 
-  std::unique_ptr<Ops> create_ops(int device_index, DType activation_dtype) const override {
-    return make_cuda_ops(device_index, activation_dtype);
+  std::unique_ptr<Ops> create_ops(int device_index, DType activation_dtype, const BackendOptions& options) const override {
+    return make_cuda_ops(device_index, activation_dtype, options);
+  }
+
+  std::string tune(int device_index, const std::function<void(const std::string&)>& progress) const override {
+    return tune_device(device_index, progress);
   }
 
   std::unique_ptr<Communicator> create_communicator(Ops& ops, RankGroup& group, const CommunicatorOptions& options) const override {

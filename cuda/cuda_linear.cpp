@@ -27,10 +27,11 @@ bool is_aligned_for_vectors(const Tensor& x) { return reinterpret_cast<std::uint
 
 }  // namespace
 
-CudaLinear::CudaLinear(Allocator& allocator, const DeviceLimits& limits, std::unique_ptr<CublasLt> cublas, DType act)
+CudaLinear::CudaLinear(Allocator& allocator, const DeviceLimits& limits, std::unique_ptr<CublasLt> cublas, DType act, LinearOptions options)
     : limits_(limits),
       cublas_(std::move(cublas)),
       act_(act),
+      options_(std::move(options)),
       partials_(allocator),
       tickets_(allocator),
       packed_x_(allocator),
@@ -42,17 +43,18 @@ CudaLinear::CudaLinear(Allocator& allocator, const DeviceLimits& limits, std::un
 
 ProductPath CudaLinear::path_for(std::int64_t rows, std::int64_t cols, std::int64_t nnz) const {
   if (rows * cols < kLeastPlanned) return ProductPath::bitmap;
-  return choose_path(CostTable::h100(), rows, cols, 1 - static_cast<double>(nnz) / static_cast<double>(rows * cols));
+  return choose_path(options_.table, rows, cols, 1 - static_cast<double>(nnz) / static_cast<double>(rows * cols));
 }
 
 bool CudaLinear::is_expanded(const SparseTiles& weight, std::int64_t n) {
+  if (options_.batch_invariant) return false;
   const TiledWeight& w = weight.view();
   const double sparsity = std::clamp(1 - static_cast<double>(w.nnz) / static_cast<double>(w.rows * w.cols), 0.0, 1.0);
   const auto [found, is_new] = expanded_from_.try_emplace({w.rows, w.cols, w.format, static_cast<int>(100 * sparsity)});
   if (is_new) {
     const ProductPath path = path_of(w.format);
     std::int64_t from = 17;  // the weight was packed for batches up to 16
-    while (from < kMostTokens && !expands(CostTable::h100(), path, w.rows, w.cols, from, sparsity)) from += 16;
+    while (from < kMostTokens && !expands(options_.table, path, w.rows, w.cols, from, sparsity)) from += 16;
     found->second = from;
   }
   return n >= found->second;
@@ -84,8 +86,10 @@ void CudaLinear::apply(const Tensor& out, const Tensor& x, const PackedWeight& p
 
 const SpmmConfig& CudaLinear::spmm_config(const SparseTiles& weight, std::int64_t n, bool is_aligned) {
   const TiledWeight& w = weight.view();
-  const auto [found, is_new] = configs_.try_emplace({w.rows, w.cols, n, w.max_record_bytes, is_aligned});
-  if (is_new) found->second = plan_spmm({w.format, w.rows, w.cols, n, w.max_record_bytes, is_aligned, {}}, limits_);
+  const auto [found, is_new] = configs_.try_emplace({w.format, w.rows, w.cols, n, w.max_record_bytes, is_aligned});
+  if (is_new) {
+    found->second = plan_spmm({w.format, w.rows, w.cols, n, w.max_record_bytes, is_aligned, {}, options_.batch_invariant}, limits_);
+  }
   return found->second;
 }
 
@@ -139,7 +143,7 @@ void CudaLinear::expanded(const Tensor& out, const Tensor& x, const SparseTiles&
 
 void CudaLinear::dense(const Tensor& out, const Tensor& x, const void* weight, std::int64_t stride, const Epilogue& epilogue,
                        cudaStream_t stream) {
-  if (x.size(0) > kMaxOwnTokens && by_library(out, x, weight, stride, epilogue, stream)) return;
+  if (x.size(0) > kMaxOwnTokens && !options_.batch_invariant && by_library(out, x, weight, stride, epilogue, stream)) return;
   DenseParams params;
   params.weight = weight;
   params.x = x.raw();

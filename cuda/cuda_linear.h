@@ -14,10 +14,15 @@
 
 namespace gossamer::cuda {
 
+struct LinearOptions {
+  bool batch_invariant = false;  // one order of sums for any number of tokens: own kernels only, never expanded
+  CostTable table;
+};
+
 class CudaLinear {
  public:
   // allocator: of the device; outlives this. cublas: null = the backend's own kernel serves all dense products.
-  CudaLinear(Allocator& allocator, const DeviceLimits& limits, std::unique_ptr<CublasLt> cublas, DType act);
+  CudaLinear(Allocator& allocator, const DeviceLimits& limits, std::unique_ptr<CublasLt> cublas, DType act, LinearOptions options);
 
   void apply(const Tensor& out, const Tensor& x, const PackedWeight& weight, const Epilogue& epilogue, cudaStream_t stream);
   // What a sparse weight is packed as.
@@ -40,8 +45,9 @@ class CudaLinear {
   DeviceLimits limits_;
   std::unique_ptr<CublasLt> cublas_;
   DType act_;
-  // Plans by what they depend on: m, k, n, the largest record, alignment.
-  std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, bool>, SpmmConfig> configs_;
+  LinearOptions options_;
+  // Plans by what they depend on: format, m, k, n, the largest record, alignment.
+  std::map<std::tuple<TileFormat, std::int64_t, std::int64_t, std::int64_t, std::int64_t, bool>, SpmmConfig> configs_;
   // The least number of tokens for which a weight is expanded, by what that depends on: m, k, format, sparsity in per cent.
   std::map<std::tuple<std::int64_t, std::int64_t, TileFormat, int>, std::int64_t> expanded_from_;
   Workspace partials_, tickets_, packed_x_, expansion_, sums_, library_space_;

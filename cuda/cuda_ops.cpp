@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -17,14 +18,33 @@
 #include "launch/attention.h"
 #include "launch/device_probe.h"
 #include "launch/rowwise.h"
+#include "plan/cost_table_text.h"
 #include "sparse/dequantize.h"
 #include "status.h"
 
 namespace gossamer::cuda {
+
+DeviceLimits limits_of(int device_index) {
+  const auto attribute = [&](cudaDeviceAttr name) {
+    int value = 0;
+    check_status(cudaDeviceGetAttribute(&value, name, device_index), "cudaDeviceGetAttribute");
+    return value;
+  };
+  DeviceLimits limits;
+  limits.num_sms = attribute(cudaDevAttrMultiProcessorCount);
+  limits.shared_bytes_per_block = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  limits.shared_bytes_per_sm = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+  const int major = attribute(cudaDevAttrComputeCapabilityMajor);
+  limits.dependent_launch = major >= 9;
+  limits.wgmma = major == 9;
+  return limits;
+}
+
 namespace {
 
 constexpr std::size_t kStagingBytes = std::size_t{4} << 20;
 constexpr std::int64_t kReservedBytes = std::int64_t{512} << 20;  // for the verbs' workspaces, graphs and the driver
+constexpr std::int64_t kMostPartials = std::int64_t{1} << 24;     // floats of attention's partial sums, in batch-invariant mode
 constexpr double kLog2E = 1.4426950408889634;
 
 // A stream of its own: nothing of the process waits for it, nor it for anything.
@@ -69,22 +89,6 @@ class Staging {
   std::size_t next_ = 0;
 };
 
-DeviceLimits limits_of(int device_index) {
-  const auto attribute = [&](cudaDeviceAttr name) {
-    int value = 0;
-    check_status(cudaDeviceGetAttribute(&value, name, device_index), "cudaDeviceGetAttribute");
-    return value;
-  };
-  DeviceLimits limits;
-  limits.num_sms = attribute(cudaDevAttrMultiProcessorCount);
-  limits.shared_bytes_per_block = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  limits.shared_bytes_per_sm = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
-  const int major = attribute(cudaDevAttrComputeCapabilityMajor);
-  limits.dependent_launch = major >= 9;
-  limits.wgmma = major == 9;
-  return limits;
-}
-
 std::unique_ptr<CublasLt> load_library() {
   std::string problem;
   std::unique_ptr<CublasLt> library = CublasLt::load(problem);
@@ -94,7 +98,7 @@ std::unique_ptr<CublasLt> load_library() {
 
 class CudaOps final : public Ops {
  public:
-  CudaOps(int device_index, DType act, std::string name)
+  CudaOps(int device_index, DType act, std::string name, const BackendOptions& options, CostTable table)
       : device_{Device::Kind::cuda, device_index},
         act_(act),
         name_(std::move(name)),
@@ -102,7 +106,8 @@ class CudaOps final : public Ops {
         allocator_(device_index),
         staging_(pinned_),
         partials_(allocator_),
-        linear_(allocator_, limits_of(device_index), load_library(), act),
+        batch_invariant_(options.batch_invariant),
+        linear_(allocator_, limits_of(device_index), load_library(), act, {options.batch_invariant, std::move(table)}),
         sampler_(allocator_, pinned_) {}
   ~CudaOps() override {
     cudaSetDevice(device_.index);
@@ -266,12 +271,20 @@ class CudaOps final : public Ops {
     p.block_size = static_cast<std::int32_t>(kv.keys.size(2));
     p.window = static_cast<std::int32_t>(params.sliding_window);
     p.scale_log2 = static_cast<float>(params.scale * kLog2E);
-    const AttentionPlan plan = plan_attention(p, act_, kv.keys.dtype(), batch.max_query_len, batch.max_context_len);
-    p.num_splits = plan.num_splits;
-    if (plan.partial_floats > 0) {
-      p.partials = static_cast<float*>(partials_.reserve(static_cast<std::size_t>(plan.partial_floats) * sizeof(float)));
+    if (!batch_invariant_) {
+      attend(p, kv.keys.dtype(), batch.max_query_len, batch.max_context_len);
+      return;
     }
-    check_status(launch_attention(p, plan, act_, kv.keys.dtype(), bound()), "attention");
+    // One kernel for every token, as if each were alone; in runs, so that their partial sums stay small.
+    const std::int64_t splits = batch.max_context_len / kSplitTokens + 1;
+    const auto run = static_cast<std::int32_t>(std::max<std::int64_t>(1, kMostPartials / (splits * p.num_heads * (p.head_dim + 2))));
+    const std::int32_t end = p.n;
+    for (; p.first_token < end; p.first_token += run) {
+      p.n = std::min(run, end - p.first_token);
+      attend(p, kv.keys.dtype(), 1, batch.max_context_len);
+      p.q = static_cast<const std::uint16_t*>(p.q) + p.n * p.q_token;
+      p.out = static_cast<std::uint16_t*>(p.out) + p.n * p.out_token;
+    }
   }
 
   void do_gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override {
@@ -309,6 +322,15 @@ class CudaOps final : public Ops {
   }
 
  private:
+  void attend(PagedAttentionParams p, DType kv, std::int64_t max_query_len, std::int64_t max_context_len) {
+    const AttentionPlan plan = plan_attention(p, act_, kv, max_query_len, max_context_len);
+    p.num_splits = plan.num_splits;
+    if (plan.partial_floats > 0) {
+      p.partials = static_cast<float*>(partials_.reserve(static_cast<std::size_t>(plan.partial_floats) * sizeof(float)));
+    }
+    check_status(launch_attention(p, plan, act_, kv, bound()), "attention");
+  }
+
   void norm(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) {
     const bool is_flat = x.rank() == 2;
     NormParams p;
@@ -336,6 +358,7 @@ class CudaOps final : public Ops {
   Staging staging_;
   ThreadPool pool_;  // packs weights
   Workspace partials_;
+  bool batch_invariant_;
   CudaLinear linear_;
   CudaSampler sampler_;
   Graphs graphs_;
@@ -343,7 +366,7 @@ class CudaOps final : public Ops {
 
 }  // namespace
 
-std::unique_ptr<Ops> make_cuda_ops(int device_index, DType activation_dtype) {
+std::unique_ptr<Ops> make_cuda_ops(int device_index, DType activation_dtype, const BackendOptions& options) {
   const BackendProbe probe = probe_devices();
   const auto count = static_cast<int>(probe.devices.size());
   if (device_index >= count) {
@@ -352,7 +375,9 @@ std::unique_ptr<Ops> make_cuda_ops(int device_index, DType activation_dtype) {
   }
   require(activation_dtype == DType::f16 || activation_dtype == DType::bf16,
           "dtype must be auto, float16 or bfloat16 on a GPU, not '" + std::string(name_of(activation_dtype)) + "'");
-  return std::make_unique<CudaOps>(device_index, activation_dtype, probe.devices[static_cast<std::size_t>(device_index)].name);
+  const std::string& name = probe.devices[static_cast<std::size_t>(device_index)].name;
+  CostTable table = options.cost_table.empty() ? CostTable::h100() : read_cost_table(options.cost_table, name);
+  return std::make_unique<CudaOps>(device_index, activation_dtype, name, options, std::move(table));
 }
 
 cudaStream_t bound_stream(Ops& ops) {

@@ -1,8 +1,8 @@
 // The SpMM against its rivals, on cold weights. One row of JSON per (kernel, shape, n, sparsity).
 //   spmm_bench --out rows.json [--shapes 4096x4096,...] [--sparsity 0.5,0.6] [--n 8,16] [--dtype f16] [--commit ID] [--fp8 1] [--cusparse
 //   1]
-//              [--warps 4x4,w8x2] (rows x k, w: wgmma, ws: warp-specialised, p: packed x, s: spread sums; each is measured, instead of the
-//              planner's choice)
+//              [--warps 4x4,w8x2] (rows x k, w: wgmma, ws: warp-specialised, p: packed x, s: spread sums; each is measured, instead of
+//              auto, the planner's choice)
 //              [--formats bitmap,tiled_csl] [--csl-from 0.75] [--two-four-from 0.65] [--expand-from 128] [--dependent-launch 0]
 // Method: i.i.d. random masks, distinct random values; weights rotated over copies of more than 256 MB so that DRAM is really read; CUDA
 // graphs of many launches, replayed; median. cuBLASLt: the fastest of up to 16 heuristics per (shape, n), same rotation. From --expand-from
@@ -17,6 +17,7 @@
 #include <cstring>
 #include <ctime>
 #include <functional>
+#include <numeric>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -106,7 +107,7 @@ struct Measured {
 class SpmmCase {
  public:
   SpmmCase(const SparseWeight& weight, TileFormat format, Allocator& allocator, ThreadPool& pool)
-      : weight_(weight), packed_(pack_tiles(weight, format, allocator, pool)) {
+      : weight_(weight), pool_(pool), packed_(pack_tiles(weight, format, allocator, pool)) {
     const std::size_t bytes = static_cast<std::size_t>(packed_.view.data.nbytes());
     stride_ = (bytes + 255) / 256 * 256;
     copies_ = static_cast<int>(std::clamp<std::size_t>((std::size_t{256} << 20) / bytes + 1, 2, 64));
@@ -204,30 +205,41 @@ class SpmmCase {
     for (const float v : out) {
       if (!std::isfinite(v)) return NAN;
     }
-    double error = 0, norm = 0;
-    Random random{7};
-    for (int sample = 0; sample < 64; ++sample) {
-      const std::int64_t row = sample == 0   ? 0
-                               : sample == 1 ? weight_.rows - 1
-                                             : static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(weight_.rows));
-      std::vector<double> sums(static_cast<std::size_t>(n));
-      std::int64_t at = weight_.row_offsets.data<std::int64_t>()[row];
-      for (std::int64_t c = 0; c < weight_.cols; ++c) {
-        if ((weight_.mask.data<std::uint8_t>()[row * weight_.mask_stride() + c / 8] >> (c % 8) & 1) == 0) continue;
-        const double w = half_value(static_cast<const std::uint16_t*>(weight_.values.raw())[at++], bf16);
-        for (std::int64_t t = 0; t < n; ++t)
-          sums[static_cast<std::size_t>(t)] += w * half_value(x[static_cast<std::size_t>(t * weight_.cols + c)], bf16);
+    constexpr std::int64_t kSamples = 64;
+    std::vector<double> errors(kSamples), norms(kSamples);
+    pool_.parallel_for(kSamples, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t sample = begin; sample < end; ++sample) {
+        Random random{static_cast<std::uint64_t>(sample) + 7};
+        const std::int64_t row = sample == 0   ? 0
+                                 : sample == 1 ? weight_.rows - 1
+                                               : static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(weight_.rows));
+        const std::vector<double> sums = exact_row(x, n, row, bf16);
+        for (std::int64_t t = 0; t < n; ++t) {
+          const double sum = sums[static_cast<std::size_t>(t)], d = out[static_cast<std::size_t>(t * weight_.rows + row)] - sum;
+          errors[static_cast<std::size_t>(sample)] += d * d;
+          norms[static_cast<std::size_t>(sample)] += sum * sum;
+        }
       }
-      for (std::int64_t t = 0; t < n; ++t) {
-        const double d = out[static_cast<std::size_t>(t * weight_.rows + row)] - sums[static_cast<std::size_t>(t)];
-        error += d * d;
-        norm += sums[static_cast<std::size_t>(t)] * sums[static_cast<std::size_t>(t)];
-      }
-    }
+    });
+    const double error = std::accumulate(errors.begin(), errors.end(), 0.0), norm = std::accumulate(norms.begin(), norms.end(), 0.0);
     return std::sqrt(error / norm);
   }
 
+  std::vector<double> exact_row(const std::vector<std::uint16_t>& x, std::int64_t n, std::int64_t row, bool bf16) const {
+    std::vector<double> sums(static_cast<std::size_t>(n));
+    std::int64_t at = weight_.row_offsets.data<std::int64_t>()[row];
+    for (std::int64_t c = 0; c < weight_.cols; ++c) {
+      if ((weight_.mask.data<std::uint8_t>()[row * weight_.mask_stride() + c / 8] >> (c % 8) & 1) == 0) continue;
+      const double w = half_value(static_cast<const std::uint16_t*>(weight_.values.raw())[at++], bf16);
+      for (std::int64_t t = 0; t < n; ++t) {
+        sums[static_cast<std::size_t>(t)] += w * half_value(x[static_cast<std::size_t>(t * weight_.cols + c)], bf16);
+      }
+    }
+    return sums;
+  }
+
   const SparseWeight& weight_;
+  ThreadPool& pool_;
   OwnedTiledWeight packed_;
   std::vector<DeviceMemory> data_, offsets_;
   std::size_t stride_ = 0;
@@ -280,7 +292,9 @@ Options parse(int argc, char** argv) {
     if (key == "--dependent-launch") o.dependent_launch = value != "0";
     if (key == "--warps") {
       o.arrangements.clear();
-      for (const auto& p : split(value)) o.arrangements.push_back(parse_arrangement(p));
+      for (const auto& p : split(value)) {
+        o.arrangements.push_back(p == "auto" ? std::nullopt : std::optional<SpmmShape>(parse_arrangement(p)));
+      }
     }
     if (key == "--commit") o.commit = value;
     if (key == "--dtype") o.bf16 = value == "bf16";

@@ -44,10 +44,10 @@ int parse_cuda_index(const std::string& device) {
 }
 
 // The first GPU, where its backend is installed and finds one. What keeps it away is worth no message: the CPU serves as well.
-std::unique_ptr<Ops> make_gpu_ops_if_any(DType dtype) {
+std::unique_ptr<Ops> make_gpu_ops_if_any(DType dtype, const BackendOptions& options) {
   try {
     const Backend& backend = load_backend("cuda");
-    return backend.probe().devices.empty() ? nullptr : backend.create_ops(0, dtype);
+    return backend.probe().devices.empty() ? nullptr : backend.create_ops(0, dtype, options);
   } catch (const DeviceError&) {
     return nullptr;
   }
@@ -60,13 +60,14 @@ std::unique_ptr<Ops> make_ops(const DeviceOptions& options, Allocator& allocator
   require(options.num_threads >= 0 && options.num_threads <= kMaxThreads,
           "num_threads must be between 0 (all cores) and " + std::to_string(kMaxThreads) + ", not " + std::to_string(options.num_threads));
   const std::optional<CpuIsa> isa = parse_isa(options.isa);
+  const BackendOptions backend_options{options.batch_invariant, options.cost_table};
   if (options.device == "cuda" || options.device.starts_with("cuda:")) {
     const int index = parse_cuda_index(options.device);
-    return load_backend("cuda").create_ops(index, dtype.value_or(DType::f16));
+    return load_backend("cuda").create_ops(index, dtype.value_or(DType::f16), backend_options);
   }
   // float32 and a choice of instruction set are the CPU's alone.
   if (options.device == "auto" && options.isa == "auto" && dtype != DType::f32) {
-    if (std::unique_ptr<Ops> ops = make_gpu_ops_if_any(dtype.value_or(DType::f16)); ops != nullptr) return ops;
+    if (std::unique_ptr<Ops> ops = make_gpu_ops_if_any(dtype.value_or(DType::f16), backend_options); ops != nullptr) return ops;
   }
   const bool is_reference = options.device == "reference";
   require(is_reference || options.device == "auto" || options.device == "cpu",

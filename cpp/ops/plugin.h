@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,12 +37,20 @@ struct CommunicatorOptions {
   bool one_shot = false;  // small sums and gathers over peer memory, by the backend's own kernels
 };
 
+struct BackendOptions {
+  bool batch_invariant = false;  // an output's bits depend on its own inputs, never on what else is in the batch; slower
+  std::string cost_table;        // file with times of this device (docs/kernel-notes.md), for choosing kernels; empty: what is built in
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   // Throws DeviceError, with the versions found, when there is no usable driver or device.
   virtual BackendProbe probe() const = 0;
-  virtual std::unique_ptr<Ops> create_ops(int device_index, DType activation_dtype) const = 0;
+  // Also throws InvalidArgument for a cost table that cannot be read, naming file and line.
+  virtual std::unique_ptr<Ops> create_ops(int device_index, DType activation_dtype, const BackendOptions& options = {}) const = 0;
+  // Measures kernels on the device, for about a minute; the text of a cost table. progress, if given, hears what is measured next.
+  virtual std::string tune(int device_index, const std::function<void(const std::string& what)>& progress) const = 0;
   // Among the group's ranks, each with its own device; `ops` is this backend's. Collective. Both must outlive it.
   virtual std::unique_ptr<Communicator> create_communicator(Ops& ops, RankGroup& group, const CommunicatorOptions& options) const = 0;
 };

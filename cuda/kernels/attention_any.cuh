@@ -16,11 +16,12 @@ __device__ __forceinline__ int sequence_of(const std::int32_t* query_start, int 
   return low;
 }
 
-// What a token may see of its sequence's context.
+// What a token, counted from first_token, may see of its sequence's context.
 struct Visible {
   int sequence, begin, end;
 };
 __device__ __forceinline__ Visible visible_to(const PagedAttentionParams& p, int token) {
+  token += p.first_token;
   const int s = sequence_of(p.query_start, p.num_seqs, token);
   const int end = p.context_len[s] - (p.query_start[s + 1] - token) + 1;
   return {s, p.window > 0 && end > p.window ? end - p.window : 0, end};

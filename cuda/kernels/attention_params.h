@@ -35,6 +35,7 @@ struct PagedAttentionParams {
   std::int64_t table_stride = 0;
   std::int64_t q_token = 0, q_head = 0, out_token = 0, out_head = 0;  // strides
   std::int32_t n = 0, num_seqs = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0, block_size = 0;
+  std::int32_t first_token = 0;  // of the batch: q and out begin with it
   std::int32_t num_splits = 1;
   std::int32_t window = 0;  // 0 = all
   float scale_log2 = 1.0F;  // of q·k, times log2(e)

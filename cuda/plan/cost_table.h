@@ -33,6 +33,10 @@ class CostTable {
   // Measured on an H100 (benchmarks/results/cost_h100.json).
   static const CostTable& h100();
 
+  const std::vector<std::int64_t>& ms() const { return ms_; }
+  const std::vector<std::int64_t>& ks() const { return ks_; }
+  double dense_flops() const { return dense_flops_; }
+  const std::vector<CostCurve>& curves() const { return curves_; }
   // Whether the path was measured: one that was not is never chosen.
   bool has(ProductPath path) const;
   // Microseconds of a path that was measured; n is ignored for an expansion.

@@ -10,6 +10,7 @@ namespace gossamer {
 namespace {
 
 constexpr int kMinStages = 3, kMaxStages = 8;  // of the warp-specialised kernel
+constexpr std::int64_t kMostTokensOfMma = 32;  // per pass
 
 std::int64_t up_to_128(std::int64_t bytes) { return (bytes + 127) / 128 * 128; }
 
@@ -37,6 +38,7 @@ std::int64_t resident_by_registers(const SpmmConfig& c) {
 // them.
 std::vector<SpmmShape> candidates(const SpmmProblem& problem, const DeviceLimits& device) {
   if (problem.shape) return {*problem.shape};
+  if (problem.batch_invariant) return {{SpmmKernel::mma, 4, 4, true}, {SpmmKernel::mma, 4, 2, true}};
   const std::int64_t row_blocks = (problem.m + kRecordRows - 1) / kRecordRows;
   const std::int64_t records = (problem.k + kRecordCols - 1) / kRecordCols;
   std::vector<SpmmShape> shapes;
@@ -75,7 +77,7 @@ std::int64_t even_share(std::int64_t super_rows, std::int64_t slots) {
 
 int tiles_per_pass(const SpmmShape& shape, std::int64_t n) {
   if (shape.kernel == SpmmKernel::warp_specialized && n > 128) return shape.row_warps * shape.groups > 8 ? 24 : 32;
-  const int most = shape.kernel == SpmmKernel::mma ? 4 : 16;
+  const int most = shape.kernel == SpmmKernel::mma ? kMostTokensOfMma / 8 : 16;
   int tiles = shape.kernel == SpmmKernel::warp_specialized ? 4 : 1;
   while (tiles < most && 8 * tiles < n) tiles *= 2;
   return tiles;
@@ -98,7 +100,7 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
     config.packs_x = shape.packs_x || shape.kernel != SpmmKernel::mma || !problem.x_is_aligned;
     config.spreads_sums = shape.spreads_sums || problem.format == TileFormat::two_four;
     config.finishes_apart = shape.finishes_apart;
-    config.n_tiles = tiles_per_pass(shape, problem.n);
+    config.n_tiles = tiles_per_pass(shape, problem.batch_invariant ? kMostTokensOfMma : problem.n);
     config.stages = shape.kernel == SpmmKernel::warp_specialized ? kMaxStages : 0;
     config.shared_bytes = shared_bytes(config, problem.format);
     while (config.stages > kMinStages && config.shared_bytes > device.shared_bytes_per_block) {
@@ -110,6 +112,10 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
     if (resident == by_registers && config.shared_bytes <= device.shared_bytes_per_block) break;
   }
   require(resident >= 1 && config.shared_bytes <= device.shared_bytes_per_block, "plan_spmm: the device's shared memory is too small");
+  if (problem.batch_invariant) {  // arranged as for the most tokens: from here on nothing depends on n but the number of products
+    config.n_tiles = tiles_per_pass({config.kernel, config.row_warps, config.groups}, problem.n);
+    config.shared_bytes = shared_bytes(config, problem.format);
+  }
   config.passes = static_cast<int>((problem.n + 8 * config.n_tiles - 1) / (8 * config.n_tiles));
   const std::int64_t per_super_row = config.kernel == SpmmKernel::mma ? config.row_warps : config.row_warps / 2;
   const std::int64_t super_rows = (row_blocks + per_super_row - 1) / per_super_row;

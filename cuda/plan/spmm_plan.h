@@ -29,6 +29,7 @@ struct SpmmProblem {
   std::int64_t max_record_bytes = 0;
   bool x_is_aligned = true;        // 16-byte aligned rows and k % 8 == 0
   std::optional<SpmmShape> shape;  // instead of the planner's choice: for tuning
+  bool batch_invariant = false;    // a sum's order does not depend on n or on x: slower, without wgmma
 };
 
 struct DeviceLimits {

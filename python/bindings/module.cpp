@@ -1,9 +1,13 @@
+#include <nanobind/stl/function.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <mutex>
+
 #include "bindings.h"
 #include "cpu/cpu_ops.h"
+#include "interruptible.h"
 #include "ops/plugin.h"
 #include "runtime.h"
 
@@ -40,6 +44,31 @@ nb::dict probe_backend(const std::string& name) {
   return result;
 }
 
+// Measures a cost table; progress(what) hears what is measured and may raise to cancel.
+nb::str tune_backend(const std::string& name, int device_index, const std::function<void(const std::string&)>& progress) {
+  std::string text, what;
+  std::mutex mutex;  // of `what`
+  run_interruptible(
+      [&](const std::function<void()>& poll) {
+        text = load_backend(name).tune(device_index, [&](const std::string& next) {
+          {
+            const std::lock_guard lock(mutex);
+            what = next;
+          }
+          poll();
+        });
+      },
+      [&] {
+        std::string next;
+        {
+          const std::lock_guard lock(mutex);
+          next.swap(what);
+        }
+        if (progress && !next.empty()) progress(next);
+      });
+  return to_str(text);
+}
+
 }  // namespace
 
 // Importing starts no thread and touches no device.
@@ -54,6 +83,8 @@ NB_MODULE(_core, module) {
   module.def("available_cores", &available_cores, "Cores this process may use (affinity and cgroup quota respected).");
   module.def("build_id", &build_id, "Version and digest of the build; a plugin's must be the same.");
   module.def("probe_backend", &probe_backend, nb::arg("name"), "What a backend plugin (\"cuda\") finds; DeviceError when there is none.");
+  module.def("tune_backend", &tune_backend, nb::arg("name"), nb::arg("device_index"), nb::arg("progress").none() = nb::none(),
+             "Measures a backend's kernels on a device; the text of a cost table. progress(what) may raise to cancel.");
   module.def("take_log", &take_log, "Log lines since the last call: (level of the logging module, message).");
   module.def("wait_for_calls", &wait_for_calls, nb::arg("timeout_ms"),
              "Waits until no other thread is inside the core: for interpreter exit.");

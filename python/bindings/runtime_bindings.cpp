@@ -126,6 +126,8 @@ void bind_options(nb::module_& module) {
       .def_rw("random_config", &RuntimeOptions::random_config)
       .def_rw("random_sparsity", &RuntimeOptions::random_sparsity)
       .def_rw("enforce_eager", &RuntimeOptions::enforce_eager)
+      .def_rw("batch_invariant", &RuntimeOptions::batch_invariant)
+      .def_rw("cost_table", &RuntimeOptions::cost_table)
       .def_rw("num_threads", &RuntimeOptions::num_threads)
       .def_rw("isa", &RuntimeOptions::isa)
       .def_rw("seed", &RuntimeOptions::seed)

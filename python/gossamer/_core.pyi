@@ -25,6 +25,11 @@ def build_id() -> str:
 def probe_backend(name: str) -> dict:
     """What a backend plugin ("cuda") finds; DeviceError when there is none."""
 
+def tune_backend(name: str, device_index: int, progress: Callable[[str], None] | None = None) -> str:
+    """
+    Measures a backend's kernels on a device; the text of a cost table. progress(what) may raise to cancel.
+    """
+
 def take_log() -> list[tuple[int, str]]:
     """Log lines since the last call: (level of the logging module, message)."""
 
@@ -99,6 +104,18 @@ class RuntimeOptions:
 
     @enforce_eager.setter
     def enforce_eager(self, arg: bool, /) -> None: ...
+
+    @property
+    def batch_invariant(self) -> bool: ...
+
+    @batch_invariant.setter
+    def batch_invariant(self, arg: bool, /) -> None: ...
+
+    @property
+    def cost_table(self) -> str: ...
+
+    @cost_table.setter
+    def cost_table(self, arg: str, /) -> None: ...
 
     @property
     def num_threads(self) -> int: ...

@@ -20,6 +20,7 @@ from gossamer import _core
 from gossamer.arguments import sampling_params_from_keywords
 from gossamer.chat_template import Message
 from gossamer.checks import INT32_MAX, INT64_MAX, integer, real, shown
+from gossamer.cost_tables import stored_table
 from gossamer.errors import CheckpointError
 from gossamer.model_files import ModelFiles, read_config
 from gossamer.outputs import Calibration, RequestOutput, RuntimeInfo, RuntimeStats
@@ -71,6 +72,10 @@ class Runtime:
         Seeds the requests that have none, and random weights.
     enforce_eager : bool
         Never record decode steps as CUDA graphs: the same tokens, more slowly.
+    batch_invariant : bool
+        On a GPU: give a request the same bits whatever runs beside it, more slowly. A CPU always does.
+    cost_table : path, optional
+        On a GPU: the file of kernel times that `gossamer tune` made; default: the one it stored for this GPU, if any, else an H100's.
     tensor_parallel_size : int, optional
         Ranks that share the model; default: what the launcher says.
     all_reduce : "nccl" or "one-shot"
@@ -122,6 +127,8 @@ class Runtime:
         num_threads: int | None = None,
         seed: int = 0,
         enforce_eager: bool = False,
+        batch_invariant: bool = False,
+        cost_table: str | os.PathLike[str] | None = None,
         tensor_parallel_size: int | None = None,
         all_reduce: Literal["nccl", "one-shot"] = "nccl",
         watchdog_seconds: float = 30.0,
@@ -152,6 +159,8 @@ class Runtime:
         options.watchdog_seconds = real("watchdog_seconds", watchdog_seconds, 1.0, 86400.0)
         options.allow_symlinks = _flag("allow_symlinks", allow_symlinks)
         options.enforce_eager = _flag("enforce_eager", enforce_eager)
+        options.batch_invariant = _flag("batch_invariant", batch_invariant)
+        options.cost_table = stored_table(options.device) if cost_table is None else os.fspath(cost_table)
 
         self._files = ModelFiles.none() if options.random_config else ModelFiles.read(path, allow_symlinks)
         try:

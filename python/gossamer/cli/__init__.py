@@ -22,6 +22,7 @@ COMMANDS = {
     "chat": "Talk to a model in the terminal.",
     "eval": "Measure perplexity on texts, with its standard error.",
     "bench": "Measure prefill and decode speed, latency and memory.",
+    "tune": "Measure this machine's GPU, so that the fastest kernels are chosen.",
     "env": "Show versions, instruction sets and devices, for bug reports.",
 }
 

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 
@@ -58,6 +60,49 @@ TEST(CostTable, RefusesTablesThatDoNotFit) {
   EXPECT_THROW(CostTable({1024, 4096}, {1024, 4096}, 1e9, {{ProductPath::dense, 0, 8, {1, 2, 3, 0}}}), InvalidArgument);
   EXPECT_THROW(CostTable({1024, 4096}, {1024, 4096}, 1e9, {{ProductPath::dense, 0, 8, {1, 2, 3, 4}}}), InvalidArgument);  // no sparse path
   EXPECT_THROW(CostTable({4096}, {1024, 4096}, 1e9, {}), InvalidArgument);
+}
+
+// By its own times, over shapes and sparsities between and beyond the grid's points, for batches a weight is packed for.
+TEST(CostTable, TheChoiceIsNeverMuchSlowerThanDense) {
+  const CostTable& table = CostTable::h100();
+  for (std::int64_t m = 700; m < 80000; m = m * 7 / 5) {
+    for (std::int64_t k = 700; k < 60000; k = k * 7 / 5) {
+      for (double sparsity = 0; sparsity <= 1; sparsity += 0.05) {
+        const ProductPath path = choose_path(table, m, k, sparsity);
+        for (const std::int64_t n : {1, 8, 16}) {
+          EXPECT_LE(0.97 * table.us(path, m, k, n, sparsity), table.us(ProductPath::dense, m, k, n, 0))
+              << m << " x " << k << ", " << sparsity;
+        }
+      }
+    }
+  }
+}
+
+// And by what was measured on the ten shapes of spmm_h100.json, which are not on the grid.
+TEST(CostTable, TheChoiceIsNeverMuchSlowerThanDenseWhereItWasMeasured) {
+  std::ifstream file(GOSSAMER_RESULTS "/spmm_h100.json");
+  const auto rows = nlohmann::json::parse(file).at("rows");
+  int found = 0;
+  for (const auto& row : rows) {
+    const std::int64_t m = row.at("m"), k = row.at("k"), n = row.at("n");
+    if (n > 16 || row.at("dtype") != "f16") continue;
+    const ProductPath path = choose_path(CostTable::h100(), m, k, row.at("sparsity"));
+    if (path == ProductPath::dense || row.at("kernel") != name_of(format_of(path))) continue;
+    EXPECT_GE(row.at("speedup").get<double>(), 0.97) << row.dump();
+    ++found;
+  }
+  EXPECT_GE(found, 100);
+}
+
+TEST(CostTable, AnUnmeasuredPathIsNeitherChosenNorTimed) {
+  const CostTable& table = CostTable::h100();
+  ASSERT_FALSE(table.has(ProductPath::two_four));
+  EXPECT_THROW(table.us(ProductPath::two_four, 4096, 4096, 8, 0.8), InvalidArgument);
+  for (const double sparsity : {0.5, 0.8, 0.9, 0.99}) EXPECT_NE(choose_path(table, 27648, 9216, sparsity), ProductPath::two_four);
+  for (const TileFormat format : {TileFormat::bitmap, TileFormat::tiled_csl, TileFormat::two_four}) {
+    EXPECT_EQ(format_of(path_of(format)), format);
+  }
+  EXPECT_THROW(format_of(ProductPath::dense), InvalidArgument);
 }
 
 TEST(CostTable, KnowsAnH100) {

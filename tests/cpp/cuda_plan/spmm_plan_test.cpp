@@ -115,6 +115,36 @@ TEST(SpmmPlan, SpreadSumsHaveATicketForEachWarp) {
   EXPECT_EQ(plan_spmm(p, DeviceLimits{}).kernel, SpmmKernel::mma);  // it has no wgmma kernel
 }
 
+// The order of a sum is that of row warps, groups and CTAs (spmm_schedule.h): the same for every batch, and however x lies.
+TEST(SpmmPlan, BatchInvariantSumsHaveOneOrder) {
+  for (const TileFormat format : {TileFormat::bitmap, TileFormat::tiled_csl, TileFormat::two_four}) {
+    for (const std::int64_t m : {1, 130, 4096, 27648}) {
+      for (const std::int64_t k : {64, 4096, 14336}) {
+        for (const std::int64_t record : {272, 2048, 4352, 8208}) {
+          SpmmProblem p = problem(m, k, 1, record);
+          p.format = format;
+          p.batch_invariant = true;
+          const SpmmConfig first = plan_spmm(p, DeviceLimits{});
+          for (const std::int64_t n : {2, 8, 9, 16, 17, 32, 33, 100, 2048}) {
+            for (const bool aligned : {true, false}) {
+              p.n = n;
+              p.x_is_aligned = aligned;
+              const SpmmConfig c = plan_spmm(p, DeviceLimits{});
+              EXPECT_EQ(c.kernel, SpmmKernel::mma);
+              EXPECT_EQ(c.row_warps, first.row_warps);
+              EXPECT_EQ(c.groups, first.groups);
+              EXPECT_EQ(c.ctas, first.ctas);
+              EXPECT_EQ(c.spreads_sums, first.spreads_sums);
+              EXPECT_TRUE(c.packs_x);
+              EXPECT_LE(c.shared_bytes, DeviceLimits{}.shared_bytes_per_block);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(SpmmPlan, RefusesEmptyProblems) {
   EXPECT_THROW(plan_spmm(problem(0, 1, 1), DeviceLimits{}), InvalidArgument);
   EXPECT_THROW(plan_spmm(problem(1, 1, 0), DeviceLimits{}), InvalidArgument);

@@ -9,7 +9,10 @@ namespace {
 class EmptyBackend final : public gossamer::Backend {
  public:
   gossamer::BackendProbe probe() const override { return {.driver_version = 1, .runtime_version = 2, .architectures = "x", .devices = {}}; }
-  std::unique_ptr<gossamer::Ops> create_ops(int, gossamer::DType) const override { throw gossamer::DeviceError("no operations"); }
+  std::unique_ptr<gossamer::Ops> create_ops(int, gossamer::DType, const gossamer::BackendOptions&) const override {
+    throw gossamer::DeviceError("no operations");
+  }
+  std::string tune(int, const std::function<void(const std::string&)>&) const override { throw gossamer::DeviceError("no device to tune"); }
   std::unique_ptr<gossamer::Communicator> create_communicator(gossamer::Ops&, gossamer::RankGroup&,
                                                               const gossamer::CommunicatorOptions&) const override {
     throw gossamer::DeviceError("no communicator");
