@@ -127,7 +127,8 @@ __global__ void __launch_bounds__(kRowWarps * kGroups * 32, resident_ctas(kRowWa
   const int first_n = blockIdx.y * kNTiles * 8;
 
   const SpmmSchedule schedule{(p.row_blocks + kRowWarps - 1) / kRowWarps, p.records, static_cast<std::int32_t>(gridDim.x)};
-  const int unit_begin = schedule.begin(blockIdx.x), unit_end = schedule.begin(blockIdx.x + 1);
+  const auto begin_of = [&](unsigned cta) { return kSpreadsSums ? schedule.begin_fast(cta) : schedule.begin(cta); };
+  const int unit_begin = begin_of(blockIdx.x), unit_end = begin_of(blockIdx.x + 1);
 
   RecordRing ring(base + Layout::kRings + warp * 2 * p.slot_bytes, p.slot_bytes,
                   base + Layout::kBarriers + warp * RecordRing::kBarrierBytes, lane);

@@ -57,9 +57,9 @@ __device__ __forceinline__ void finish_segment(const SpmmParams& p, const SpmmSc
   }
   if (!is_whole) {
     const std::int64_t first_unit = std::int64_t{super_row} * p.records, pass = blockIdx.y;
-    const int first = schedule.owner(first_unit), last = schedule.owner(first_unit + p.records - 1);
+    const int first = schedule.owner_fast(first_unit), last = schedule.owner_fast(first_unit + p.records - 1);
     const auto part = [&](int cta) {  // lines of a CTA: [kMine][warps]
-      const int slot = schedule.begin(cta) > first_unit ? 0 : 1;
+      const int slot = schedule.begin_fast(cta) > first_unit ? 0 : 1;
       return p.partials + ((pass * schedule.ctas + cta) * 2 + slot) * (spread_lines(kNTiles, kRowWarps, kGroups) * 32) + warp * 32 + lane;
     };
     float* mine = part(blockIdx.x);
