@@ -33,6 +33,7 @@ struct Thread {
   std::unique_ptr<std::uint8_t[]> stack = std::make_unique<std::uint8_t[]>(kStackBytes);
   bool (*is_ready)(void*) = nullptr;  // of what it waits for
   void* condition = nullptr;
+  std::uint64_t groups = 0;  // of asynchronous copies, committed
 };
 
 struct Barrier {  // mbarrier
@@ -53,6 +54,13 @@ struct Product {
   int n_tiles;
   bool is_bf16;
   std::uint64_t group;
+};
+
+struct AsyncCopy {
+  std::uint32_t to;
+  const std::uint8_t* from;
+  unsigned thread;
+  std::uint64_t group;  // of that thread
 };
 
 struct WarpProduct {  // of mma.sync: what each lane brought
@@ -167,7 +175,9 @@ class Block {
     return shared + address;
   }
   bool is_being_copied(std::uint32_t address, std::uint32_t bytes) const {
-    return std::any_of(copies_.begin(), copies_.end(), [=](const Copy& c) { return address < c.to + c.bytes && c.to < address + bytes; });
+    const auto meets = [=](std::uint32_t to, std::uint32_t size) { return address < to + size && to < address + bytes; };
+    return std::any_of(copies_.begin(), copies_.end(), [&](const Copy& c) { return meets(c.to, c.bytes); }) ||
+           std::any_of(async_copies_.begin(), async_copies_.end(), [&](const AsyncCopy& c) { return meets(c.to, 16); });
   }
   Barrier& barrier(std::uint32_t address) {
     if (address % 8 != 0 || address / 8 >= barriers_.size() || barriers_[address / 8].arrivals == 0)
@@ -199,6 +209,21 @@ class Block {
       }
     }
     copies_.push_back(copy);
+  }
+
+  void copy_async_16(std::uint32_t to, const void* from) {
+    if (to % 16 != 0 || reinterpret_cast<std::uintptr_t>(from) % 16 != 0) fail("a misaligned asynchronous copy");
+    if (to + 16 > shared_bytes_) fail("a copy beyond shared memory");
+    async_copies_.push_back({to, static_cast<const std::uint8_t*>(from), thread_, threads_[thread_].groups});
+  }
+  void copy_async_commit() { ++threads_[thread_].groups; }
+  void copy_async_wait(int pending) {
+    const std::uint64_t groups = threads_[thread_].groups, done = groups - std::min(groups, static_cast<std::uint64_t>(pending));
+    std::erase_if(async_copies_, [&](const AsyncCopy& c) {
+      const bool lands = c.thread == thread_ && c.group < done;
+      if (lands) std::memcpy(shared + c.to, c.from, 16);
+      return lands;
+    });
   }
 
   // columns: of A, 16 or 32; a(lane operands, row, column) is the element there.
@@ -288,6 +313,7 @@ class Block {
   std::vector<Barrier> barriers_;
   std::array<NamedBarrier, 16> named_;
   std::vector<Copy> copies_;
+  std::vector<AsyncCopy> async_copies_;
   ucontext_t scheduler_;
   unsigned thread_ = 0, alive_ = 0;
   std::exception_ptr error_;

@@ -12,7 +12,9 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
+#ifndef __CUDA_ARCH__  // a program may be built for an older GPU
 #define __CUDA_ARCH__ 900
+#endif
 #define __CUDA_ARCH_FEAT_SM90_ALL 1
 
 struct float4 {

@@ -41,6 +41,9 @@ void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
 void bulk_copy(std::uint32_t shared, const void* global, std::uint32_t bytes, std::uint32_t barrier) {
   block->bulk_copy({shared, bytes, barrier, static_cast<const std::uint8_t*>(global)});
 }
+void copy_async_16(std::uint32_t shared, const void* global) { block->copy_async_16(shared, global); }
+void copy_async_commit() { block->copy_async_commit(); }
+void copy_async_wait(int pending) { block->copy_async_wait(pending); }
 void change_registers(int /*count*/, bool /*is_increase*/) {
   block->meet([](Warp&) {});
 }

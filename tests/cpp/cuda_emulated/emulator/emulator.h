@@ -34,6 +34,10 @@ void barrier_init(std::uint32_t barrier, std::uint32_t arrivals);
 void barrier_arrive(std::uint32_t barrier, std::uint32_t expected_bytes);
 void barrier_wait(std::uint32_t barrier, std::uint32_t parity);
 void bulk_copy(std::uint32_t shared, const void* global, std::uint32_t bytes, std::uint32_t barrier);
+// cp.async: 16 bytes of this thread, there when it waits for their group; until then reads from there give garbage.
+void copy_async_16(std::uint32_t shared, const void* global);
+void copy_async_commit();
+void copy_async_wait(int pending);
 void change_registers(int count, bool is_increase);
 
 // One lane's part of a product of a warp, done at once. mma_sparse: metadata as in the PTX ISA, of lanes 4g + 2 selector and the one above.

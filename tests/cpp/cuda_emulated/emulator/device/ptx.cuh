@@ -80,6 +80,13 @@ inline void bulk_copy_reused(std::uint32_t shared, const void* global, std::uint
   emulator::bulk_copy(shared, global, bytes, barrier);
 }
 
+inline void copy_async_16(std::uint32_t shared, const void* global) { emulator::copy_async_16(shared, global); }
+inline void copy_async_commit() { emulator::copy_async_commit(); }
+template <int kPending>
+void copy_async_wait() {
+  emulator::copy_async_wait(kPending);
+}
+
 inline void fence_shared_for_copies() {}
 
 inline void launch_dependents() {}
