@@ -9,6 +9,7 @@
 
 #include "model/blocks.h"
 #include "model/linear.h"
+#include "model/weight_part.h"
 
 namespace gossamer {
 
@@ -51,7 +52,6 @@ class WeightLoader {
   const WeightStats& stats() const { return stats_; }
 
  private:
-  struct Part;  // this rank's part of one logical matrix, on the host
   struct Range {
     std::int64_t begin = 0;
     std::int64_t end = 0;
@@ -66,13 +66,9 @@ class WeightLoader {
   bool is_selected(const std::string& name) const { return !options_.select || options_.select(name); }
   Range own_range(std::int64_t total, std::int64_t parts) const;
   Range own_rows(const LinearSpec& spec, std::size_t module) const;
-  Part read_rows(const std::string& name, Range rows);
-  Part read_cols(const std::string& name, Range cols);
+  WeightPart read_rows(const std::string& name, Range rows);
+  WeightPart read_cols(const std::string& name, Range cols);
   OwnedTensor read_plain(const std::string& name);  // dense, whatever its encoding
-  OwnedTensor plain(Part part);
-  void to_float32(Part& part);
-  void to_sparse(Part& part);
-  std::unique_ptr<PackedWeight> pack(std::vector<Part>& parts);
   OwnedTensor to_device(const Tensor& host);
   OwnedTensor bias(const LinearSpec& spec);
   void count_resident(std::int64_t bytes) { stats_.weight_bytes += bytes; }

@@ -337,3 +337,26 @@ def test_prune_rounds_what_it_prunes(values: str, tmp_path: Path) -> None:
 def convert_tiny(tmp_path: Path) -> Path:
     convert(write_hugging_face(tmp_path / "hf", llama_tensors()), tmp_path / "model")
     return tmp_path / "model"
+
+
+def test_runtime_stacks_weights_of_different_encodings(tmp_path: Path) -> None:
+    from gossamer import Runtime
+
+    forms = {
+        "q_proj": lambda w: pack_scaled(quantize(w, "i8")),
+        "k_proj": lambda w: quantize(w, "i8"),  # with q: a bitmap of i8
+        "v_proj": lambda w: quantize(w, "i8"),
+        "gate_proj": lambda w: pack_scaled(quantize(w, "i4", 64)),  # with up: f32
+        "up_proj": lambda w: pack(w),
+        "o_proj": lambda w: quantize(w, "e4m3"),
+        "down_proj": lambda w: quantize(w, "i4", 64),
+    }
+    with ModelWriter(tmp_path / "mixed", side_files=tiny.side_files(), source=SOURCE, producer="test") as writer:
+        for name, weight in tiny.weights().items():
+            form = next((form for part, form in forms.items() if part in name), lambda w: w)
+            writer.add(name, form(weight))
+        writer.finish()
+    plain = multiplied_out(tmp_path / "mixed", tmp_path / "plain")
+    prompt = list(range(30, 60))
+    with Runtime(plain, device="cpu", num_threads=2) as exact, Runtime(tmp_path / "mixed", device="cpu", num_threads=2) as runtime:
+        assert np.allclose(runtime.score([prompt])[0], exact.score([prompt])[0], atol=2e-4)
