@@ -41,9 +41,9 @@ KINDS = (
     Kind("gossamer", "int8", 0.0, "bfloat16"),
     Kind("llama.cpp", "Q8_0", package="llama_cpp"),
     Kind("gossamer", "int8", 0.5, "bfloat16"),
-    Kind("gossamer", "int4", 0.0),
+    Kind("gossamer", "int4", 0.0, "bfloat16"),
     Kind("llama.cpp", "Q4_0", package="llama_cpp"),
-    Kind("gossamer", "int4", 0.5),
+    Kind("gossamer", "int4", 0.5, "bfloat16"),
 )
 
 

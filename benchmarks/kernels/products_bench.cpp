@@ -25,9 +25,10 @@ struct Kind {
   DType dtype;
   DType inputs;  // what the products take
 };
-// Inputs of bf16 are 16-bit integers where the weights are i8.
+// Inputs of bf16 are 16-bit integers where the weights are i8 or i4.
 constexpr Kind kKinds[] = {{"bf16", DType::bf16, DType::bf16}, {"bf16", DType::bf16, DType::f32}, {"f16", DType::f16, DType::f32},
-                           {"i8", DType::i8, DType::bf16},     {"i8", DType::i8, DType::f32},     {"i4", DType::i4, DType::f32}};
+                           {"i8", DType::i8, DType::bf16},     {"i8", DType::i8, DType::f32},     {"i4", DType::i4, DType::bf16},
+                           {"i4", DType::i4, DType::f32}};
 constexpr std::int64_t kInt4Group = 64;  // columns that share a scale
 
 double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
