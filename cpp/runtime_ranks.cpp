@@ -147,7 +147,12 @@ int Ranks::share_of_cores() {
 
 std::unique_ptr<Communicator> Ranks::make_communicator(Ops& ops, const RuntimeOptions& options) {
   const bool one_shot = options.all_reduce == "one-shot";
-  if (ops.device().kind == Device::Kind::cuda) return load_backend("cuda").create_communicator(ops, *group_, {.one_shot = one_shot});
+  if (ops.device().kind == Device::Kind::cuda) {
+    // The sum of two has one order only.
+    require(!options.batch_invariant || launch_.size <= 2,
+            "batch_invariant is for one or two GPUs: with " + std::to_string(launch_.size) + ", NCCL orders a sum by its size");
+    return load_backend("cuda").create_communicator(ops, *group_, {.one_shot = one_shot});
+  }
   require(!one_shot, "all_reduce='one-shot' is for GPUs; ranks on CPUs sum over MPI");
   return make_mpi_communicator(MpiLibrary::load(launch_.launcher), *group_);
 }

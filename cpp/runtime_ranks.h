@@ -31,7 +31,7 @@ class Ranks {
   std::string own_device(const std::string& device, const std::string& dtype);
   // DeviceError: two ranks were given one GPU. Collective.
   void require_own_gpu() { require_distinct(*group_, "GPU", gpu_); }
-  // InvalidArgument: options.all_reduce is not for this device.
+  // InvalidArgument: options.all_reduce is not for this device; options.batch_invariant cannot be kept.
   std::unique_ptr<Communicator> make_communicator(Ops& ops, const RuntimeOptions& options);
   // Waits for the others to come here, too; then each may end. Only for a group that lives.
   void part();
