@@ -1,4 +1,4 @@
-// Inline PTX, one instruction (or one idiom) per wrapper. Only this header and ptx_wgmma.cuh write asm.
+// Inline PTX, one instruction (or one idiom) per wrapper. Only this header, ptx_bytes.cuh and ptx_wgmma.cuh write asm.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,15 @@
+// Plain parameter struct of the SpMM for 8-bit weights; shared by host and device code.
+#pragma once
+
+#include "kernels/spmm_params.h"
+
+namespace gossamer {
+
+// Sums are multiplied by the scales of their row and token before the epilogue.
+struct SpmmBytesParams {
+  SpmmParams base;                    // x: f16 or bf16; packed_x: as the product reads it
+  const float* row_scales = nullptr;  // [m]
+  float* token_scales = nullptr;      // workspace, [n] up to whole passes, written when x is scaled and packed; null: x is as it was
+};
+
+}  // namespace gossamer

@@ -1,0 +1,9 @@
+#include "launch/spmm_bytes_instances.cuh"
+
+namespace gossamer {
+
+cudaError_t launch_spmm_e4m3_f16(const SpmmBytesParams& params, const BytePlan& plan, bool is_bf16, cudaStream_t stream) {
+  return launch_bytes<ByteProduct::e4m3_f16>(params, plan, is_bf16, stream);
+}
+
+}  // namespace gossamer
