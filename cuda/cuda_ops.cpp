@@ -89,6 +89,33 @@ class Staging {
   std::size_t next_ = 0;
 };
 
+// GPU time between two points of a stream.
+class Timer {
+ public:
+  Timer() {
+    check_status(cudaEventCreate(&begin_), "cudaEventCreate");
+    check_status(cudaEventCreate(&end_), "cudaEventCreate");
+  }
+  ~Timer() {
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
+  }
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+
+  void begin(cudaStream_t stream) const { check_status(cudaEventRecord(begin_, stream), "cudaEventRecord"); }
+  float end(cudaStream_t stream) const {  // milliseconds
+    float elapsed = 0.0F;
+    check_status(cudaEventRecord(end_, stream), "cudaEventRecord");
+    check_status(cudaEventSynchronize(end_), "cudaEventSynchronize");
+    check_status(cudaEventElapsedTime(&elapsed, begin_, end_), "cudaEventElapsedTime");
+    return elapsed;
+  }
+
+ private:
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
 std::unique_ptr<CublasLt> load_library() {
   std::string problem;
   std::unique_ptr<CublasLt> library = CublasLt::load(problem);
@@ -103,11 +130,12 @@ class CudaOps final : public Ops {
         act_(act),
         name_(std::move(name)),
         stream_(device_index),
+        limits_(limits_of(device_index)),
         allocator_(device_index),
         staging_(pinned_),
         partials_(allocator_),
         batch_invariant_(options.batch_invariant),
-        linear_(allocator_, limits_of(device_index), load_library(), act, {options.batch_invariant, std::move(table)}),
+        linear_(allocator_, limits_, load_library(), act, {options.batch_invariant, std::move(table)}),
         sampler_(allocator_, pinned_) {}
   ~CudaOps() override {
     cudaSetDevice(device_.index);
@@ -121,6 +149,43 @@ class CudaOps final : public Ops {
   bool takes(DType values) const override { return is_floating(values) || is_scaled(values); }
   std::string description() const override { return device_.to_string() + ", " + name_; }
   void synchronize() override { check_status(cudaStreamSynchronize(bound()), "the GPU's work (cudaStreamSynchronize)"); }
+
+  void select_candidate(const std::string& name) override {
+    if (name == "overlap") {
+      require(limits_.dependent_launch, "candidates: 'overlap' needs a GPU of compute capability 9.0 or later");
+      overlaps_ = true;
+      linear_.set_overlap(true);
+    } else if (name == "attend") {
+      attends_ = true;
+    } else if (name == "prefill") {
+      uses_prefill_ = true;
+    } else {
+      Ops::select_candidate(name);
+    }
+  }
+
+  void finish_sample() override {
+    bound();
+    sampler_.finish();
+  }
+
+  double measure_read_rate() override {
+    constexpr std::int64_t kBytes = std::int64_t{1} << 30;  // far beyond the L2 cache
+    constexpr int kPasses = 10;
+    const cudaStream_t stream = bound();
+    const Buffer memory(allocator_, static_cast<std::size_t>(kBytes)), sink(allocator_, sizeof(std::uint32_t));
+    check_status(cudaMemsetAsync(memory.data(), 1, static_cast<std::size_t>(kBytes), stream), "measure_read_rate (cudaMemsetAsync)");
+    const Timer timer;
+    float best = 0.0F;
+    for (int pass = 0; pass < kPasses; ++pass) {
+      timer.begin(stream);
+      check_status(launch_read(memory.data(), kBytes, static_cast<std::uint32_t*>(sink.data()), limits_.num_sms, stream),
+                   "measure_read_rate");
+      const float milliseconds = timer.end(stream);
+      best = pass == 0 ? milliseconds : std::min(best, milliseconds);
+    }
+    return static_cast<double>(kBytes) / (1e-3 * best);
+  }
 
   bool records() const override { return true; }
   void run_recorded(std::uint64_t key, const std::function<void()>& fn) override { graphs_.run(key, fn, bound()); }
@@ -182,6 +247,7 @@ class CudaOps final : public Ops {
 
   void do_embedding(const Tensor& out, const Tensor& table, const Tensor& ids, std::int64_t row_begin, bool accumulate) override {
     EmbeddingParams p;
+    p.overlaps = overlaps_;
     p.out = out.raw();
     p.table = table.raw();
     p.ids = ids.data<const std::int32_t>();
@@ -206,6 +272,7 @@ class CudaOps final : public Ops {
 
   void do_gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) override {
     GatedParams p;
+    p.overlaps = overlaps_;
     p.out = out.raw();
     p.gate_up = gate_up.raw();
     p.n = out.size(0);
@@ -219,6 +286,7 @@ class CudaOps final : public Ops {
   void do_rope_and_write_kv(const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
                             const Batch& batch) override {
     RopeKvParams p;
+    p.overlaps = overlaps_;
     p.q = q.raw();
     p.k = k.raw();
     p.v = v.raw();
@@ -246,11 +314,108 @@ class CudaOps final : public Ops {
   }
 
   void do_attention(const Tensor& out, const Tensor& q, const KvLayer& kv, const Batch& batch, const AttentionParams& params) override {
+    PagedAttentionParams p = attention_params(out, q, kv, batch, params);
+    if (!batch_invariant_) {
+      attend(p, kv.keys.dtype(), batch.max_query_len, batch.max_context_len, nullptr);
+      return;
+    }
+    // One kernel for every token, as if each were alone; in runs, so that their partial sums stay small.
+    const std::int64_t splits = batch.max_context_len / kSplitTokens + 1;
+    const auto run = static_cast<std::int32_t>(std::max<std::int64_t>(1, kMostPartials / (splits * p.num_heads * (p.head_dim + 2))));
+    const std::int32_t end = p.n;
+    for (; p.first_token < end; p.first_token += run) {
+      p.n = std::min(run, end - p.first_token);
+      attend(p, kv.keys.dtype(), 1, batch.max_context_len, nullptr);
+      p.q = static_cast<const std::uint16_t*>(p.q) + p.n * p.q_token;
+      p.out = static_cast<std::uint16_t*>(p.out) + p.n * p.out_token;
+    }
+  }
+
+  void do_attend(const Tensor& out, const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
+                 const Batch& batch, const AttentionParams& params) override {
+    if (!attends_ || batch_invariant_) return Ops::do_attend(out, q, k, v, rope, kv, batch, params);
+    const PagedAttentionParams p = attention_params(out, q, kv, batch, params);
+    NewTokenParams fresh;
+    fresh.k = k.raw();
+    fresh.v = v.raw();
+    if (rope != nullptr) {
+      fresh.cos = rope->cos.data<const float>();
+      fresh.sin = rope->sin.data<const float>();
+      fresh.positions = batch.positions.data<const std::int32_t>();
+    }
+    fresh.slots = batch.slots.data<const std::int32_t>();
+    fresh.keys = kv.keys.raw();
+    fresh.values = kv.values.raw();
+    fresh.k_token = k.stride(0);
+    fresh.k_head = k.stride(1);
+    fresh.v_token = v.stride(0);
+    fresh.v_head = v.stride(1);
+    const AttentionPlan plan = plan_attention(p, act_, kv.keys.dtype(), batch.max_query_len, batch.max_context_len, uses_prefill_);
+    const std::int64_t half = rope != nullptr ? rope->cos.size(1) : 0;
+    if (takes_new_tokens(p, plan, batch.max_query_len, fresh, static_cast<std::int32_t>(half))) {
+      attend(p, kv.keys.dtype(), batch.max_query_len, batch.max_context_len, &fresh);
+    } else {
+      Ops::do_attend(out, q, k, v, rope, kv, batch, params);
+    }
+  }
+
+  void do_gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override {
+    GatherParams p;
+    p.overlaps = overlaps_;
+    p.out = out.raw();
+    p.x = x.raw();
+    p.rows = rows.data<const std::int32_t>();
+    p.n = out.size(0);
+    p.size = out.size(1);
+    p.out_stride = out.stride(0);
+    p.x_stride = x.stride(0);
+    check_status(launch_gather(p, act_, bound()), "gather_rows");
+  }
+
+  void do_add(const Tensor& x, const Tensor& y) override {
+    AddParams p;
+    p.overlaps = overlaps_;
+    p.x = x.raw();
+    p.y = y.raw();
+    p.n = x.size(0);
+    p.size = x.size(1);
+    p.x_stride = x.stride(0);
+    p.y_stride = y.stride(0);
+    check_status(launch_add(p, act_, bound()), "add");
+  }
+
+  void do_sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result) override {
+    sampler_.begin(logits, batch, result, {}, bound());
+    sampler_.finish();
+  }
+  void do_begin_sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result, const Tensor& tokens) override {
+    sampler_.begin(logits, batch, result, tokens, bound());
+  }
+  void do_take_tokens(const Tensor& ids, const Tensor& rows, const Tensor& tokens) override {
+    TakeParams p;
+    p.ids = ids.data<std::int32_t>();
+    p.rows = rows.data<const std::int32_t>();
+    p.tokens = tokens.data<const std::int32_t>();
+    p.n = ids.size(0);
+    check_status(launch_take(p, bound()), "take_tokens");
+  }
+
+ public:
+  // The stream, with its device made this thread's own: any thread may call a verb.
+  cudaStream_t bound() const {
+    check_status(cudaSetDevice(device_.index), "cudaSetDevice");
+    return stream_.get();
+  }
+
+ private:
+  PagedAttentionParams attention_params(const Tensor& out, const Tensor& q, const KvLayer& kv, const Batch& batch,
+                                        const AttentionParams& params) const {
     if (q.size(2) > kMaxHeadDim) {
       throw InvalidArgument("attention: head_dim = " + std::to_string(q.size(2)) + "; this backend has at most " +
                             std::to_string(kMaxHeadDim));
     }
     PagedAttentionParams p;
+    p.overlaps = overlaps_;
     p.q = q.raw();
     p.out = out.raw();
     p.keys = kv.keys.raw();
@@ -271,69 +436,22 @@ class CudaOps final : public Ops {
     p.block_size = static_cast<std::int32_t>(kv.keys.size(2));
     p.window = static_cast<std::int32_t>(params.sliding_window);
     p.scale_log2 = static_cast<float>(params.scale * kLog2E);
-    if (!batch_invariant_) {
-      attend(p, kv.keys.dtype(), batch.max_query_len, batch.max_context_len);
-      return;
-    }
-    // One kernel for every token, as if each were alone; in runs, so that their partial sums stay small.
-    const std::int64_t splits = batch.max_context_len / kSplitTokens + 1;
-    const auto run = static_cast<std::int32_t>(std::max<std::int64_t>(1, kMostPartials / (splits * p.num_heads * (p.head_dim + 2))));
-    const std::int32_t end = p.n;
-    for (; p.first_token < end; p.first_token += run) {
-      p.n = std::min(run, end - p.first_token);
-      attend(p, kv.keys.dtype(), 1, batch.max_context_len);
-      p.q = static_cast<const std::uint16_t*>(p.q) + p.n * p.q_token;
-      p.out = static_cast<std::uint16_t*>(p.out) + p.n * p.out_token;
-    }
+    return p;
   }
 
-  void do_gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override {
-    GatherParams p;
-    p.out = out.raw();
-    p.x = x.raw();
-    p.rows = rows.data<const std::int32_t>();
-    p.n = out.size(0);
-    p.size = out.size(1);
-    p.out_stride = out.stride(0);
-    p.x_stride = x.stride(0);
-    check_status(launch_gather(p, act_, bound()), "gather_rows");
-  }
-
-  void do_add(const Tensor& x, const Tensor& y) override {
-    AddParams p;
-    p.x = x.raw();
-    p.y = y.raw();
-    p.n = x.size(0);
-    p.size = x.size(1);
-    p.x_stride = x.stride(0);
-    p.y_stride = y.stride(0);
-    check_status(launch_add(p, act_, bound()), "add");
-  }
-
-  void do_sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result) override {
-    sampler_.sample(logits, batch, result, bound());
-  }
-
- public:
-  // The stream, with its device made this thread's own: any thread may call a verb.
-  cudaStream_t bound() const {
-    check_status(cudaSetDevice(device_.index), "cudaSetDevice");
-    return stream_.get();
-  }
-
- private:
-  void attend(PagedAttentionParams p, DType kv, std::int64_t max_query_len, std::int64_t max_context_len) {
-    const AttentionPlan plan = plan_attention(p, act_, kv, max_query_len, max_context_len);
+  void attend(PagedAttentionParams p, DType kv, std::int64_t max_query_len, std::int64_t max_context_len, const NewTokenParams* fresh) {
+    const AttentionPlan plan = plan_attention(p, act_, kv, max_query_len, max_context_len, uses_prefill_ && !batch_invariant_);
     p.num_splits = plan.num_splits;
     if (plan.partial_floats > 0) {
       p.partials = static_cast<float*>(partials_.reserve(static_cast<std::size_t>(plan.partial_floats) * sizeof(float)));
     }
-    check_status(launch_attention(p, plan, act_, kv, bound()), "attention");
+    check_status(launch_attention(p, plan, act_, kv, bound(), fresh), "attention");
   }
 
   void norm(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) {
     const bool is_flat = x.rank() == 2;
     NormParams p;
+    p.overlaps = overlaps_;
     p.out = out.raw();
     p.x = x.raw();
     p.weight = weight.raw();
@@ -353,6 +471,10 @@ class CudaOps final : public Ops {
   DType act_;
   std::string name_;
   Stream stream_;
+  DeviceLimits limits_;
+  // Candidates, not run on a GPU yet: programmatic dependent launch of the small kernels; rotation and KV write inside decode attention;
+  // prompts' attention on tensor cores.
+  bool overlaps_ = false, attends_ = false, uses_prefill_ = false;
   CudaAllocator allocator_;
   PinnedAllocator pinned_;
   Staging staging_;

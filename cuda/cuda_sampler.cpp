@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "core/error.h"
 #include "launch/sample.h"
 #include "status.h"
 
@@ -34,10 +35,19 @@ void copy_out(std::span<T> to, const std::byte*& from) {
 
 }  // namespace
 
-void CudaSampler::sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result, cudaStream_t stream) {
+CudaSampler::Slot::Slot(Allocator& device, Allocator& pinned) : device_in(device), device_out(device), host_in(pinned), host_out(pinned) {
+  check_status(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "cudaEventCreate");
+}
+
+CudaSampler::Slot::~Slot() { cudaEventDestroy(done); }
+
+void CudaSampler::begin(const Tensor& logits, const SampleBatch& batch, const SampleResult& result, const Tensor& tokens,
+                        cudaStream_t stream) {
+  check(num_open_ < slots_.size(), "more draws are open than there are slots");
+  Slot& slot = slots_[(oldest_ + num_open_) % slots_.size()];
   const std::size_t rows = batch.rows.size(), adjustments = batch.adjustments.size();
   const std::size_t row_bytes = rows * sizeof(SampleRowParams), adjustment_bytes = adjustments * sizeof(AdjustmentParams);
-  auto* host = static_cast<std::byte*>(host_in_.reserve(row_bytes + adjustment_bytes));
+  auto* host = static_cast<std::byte*>(slot.host_in.reserve(row_bytes + adjustment_bytes));
   auto* row_list = reinterpret_cast<SampleRowParams*>(host);
   auto* adjustment_list = reinterpret_cast<AdjustmentParams*>(host + row_bytes);
   for (std::size_t r = 0; r < rows; ++r) row_list[r] = row_params(batch.rows[r]);
@@ -47,12 +57,12 @@ void CudaSampler::sample(const Tensor& logits, const SampleBatch& batch, const S
     if (row.num_adjustments++ == 0) row.first_adjustment = static_cast<std::int32_t>(i);
     adjustment_list[i] = {a.token, a.output_count, a.bias, a.seen ? 1 : 0};
   }
-  auto* device = static_cast<std::byte*>(device_in_.reserve(row_bytes + adjustment_bytes + adjustments * sizeof(float)));
+  auto* device = static_cast<std::byte*>(slot.device_in.reserve(row_bytes + adjustment_bytes + adjustments * sizeof(float)));
   check_status(cudaMemcpyAsync(device, host, row_bytes + adjustment_bytes, cudaMemcpyHostToDevice, stream), "sample (upload)");
 
   const std::size_t top = result.top_tokens.size();
   const std::size_t out_bytes = (3 * rows + 2 * top) * 4;
-  auto* out = static_cast<std::int32_t*>(device_out_.reserve(out_bytes));
+  auto* out = static_cast<std::int32_t*>(slot.device_out.reserve(out_bytes));
   SampleParams params;
   params.logits = logits.data<float>();
   params.rows = reinterpret_cast<const SampleRowParams*>(device);
@@ -69,10 +79,24 @@ void CudaSampler::sample(const Tensor& logits, const SampleBatch& batch, const S
   params.max_logprobs = result.max_logprobs;
   check_status(launch_sample(params, stream), "sample (kernel)");
 
-  auto* back = static_cast<std::byte*>(host_out_.reserve(out_bytes));
+  if (tokens.defined()) {
+    check_status(cudaMemcpyAsync(tokens.raw(), out, rows * 4, cudaMemcpyDeviceToDevice, stream), "sample (tokens)");
+  }
+  void* back = slot.host_out.reserve(out_bytes);
   check_status(cudaMemcpyAsync(back, out, out_bytes, cudaMemcpyDeviceToHost, stream), "sample (download)");
-  check_status(cudaStreamSynchronize(stream), "sample");
-  const std::byte* next = back;
+  check_status(cudaEventRecord(slot.done, stream), "sample (cudaEventRecord)");
+  slot.result = result;
+  ++num_open_;
+}
+
+void CudaSampler::finish() {
+  check(num_open_ > 0, "no draw is open");
+  Slot& slot = slots_[oldest_];
+  oldest_ = (oldest_ + 1) % slots_.size();
+  --num_open_;
+  check_status(cudaEventSynchronize(slot.done), "the GPU's work (cudaEventSynchronize)");
+  const SampleResult& result = slot.result;
+  const auto* next = static_cast<const std::byte*>(slot.host_out.reserve(0));
   copy_out(result.tokens, next);
   copy_out(result.logprobs, next);
   copy_out(result.ranks, next);

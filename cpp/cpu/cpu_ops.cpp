@@ -8,6 +8,7 @@
 #include "cpu/cpu_weight.h"
 #include "cpu/dispatch.h"
 #include "cpu/sampler.h"
+#include "ops/read_rate.h"
 
 namespace gossamer {
 
@@ -56,6 +57,7 @@ class CpuOps final : public Ops {
            (product_dtype_ == DType::bf16 ? ", bf16 products" : "");
   }
   bool takes(DType values) const override { return is_floating(values) || is_scaled(values); }
+  double measure_read_rate() override { return host_read_rate(allocator_, pool_); }
   void synchronize() override {}
 
  protected:

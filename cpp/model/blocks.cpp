@@ -42,9 +42,8 @@ void Attention::apply(ExecContext& ctx, const KvLayer& kv, const Batch& batch, c
   const Tensor v = fused.slice(1, q_size + kv_size, q_size + 2 * kv_size).split_last(num_kv_heads, head_dim);
   if (q_norm) q_norm->apply(ctx, q, q);
   if (k_norm) k_norm->apply(ctx, k, k);
-  ctx.ops.rope_and_write_kv(q, k, v, rope, kv, batch);
   const Tensor mixed = ctx.arena.take(x.dtype(), {n, q_size});
-  ctx.ops.attention(mixed.split_last(num_heads, head_dim), q, kv, batch, params);
+  ctx.ops.attend(mixed.split_last(num_heads, head_dim), q, k, v, rope, kv, batch, params);
   out.apply(ctx, hidden, mixed, Activation::none, hidden);
 }
 

@@ -1,8 +1,10 @@
 #include "ops/ops.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "ops/door.h"
+#include "ops/read_rate.h"
 
 namespace gossamer {
 
@@ -23,6 +25,12 @@ void check_scales(const Door& door, const Ops& ops, DType dtype, const Tensor& s
 }
 
 }  // namespace
+
+double Ops::measure_read_rate() {
+  HostAllocator host;
+  ThreadPool pool(1);
+  return host_read_rate(host, pool);
+}
 
 std::unique_ptr<PackedWeight> Ops::pack(const Tensor& dense) {
   const Door door("pack", device());
@@ -185,15 +193,12 @@ void check_rope(const Door& door, const RopeTable& rope, std::int64_t head_dim) 
               "; a table has at most head_dim / 2 columns");
 }
 
-}  // namespace
-
-void Ops::rope_and_write_kv(const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
-                            const Batch& batch) {
-  const Door door("rope_and_write_kv", device());
+void check_new_tokens(const Door& door, DType act, const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope,
+                      const KvLayer& kv, const Batch& batch) {
   const std::int64_t n = batch.num_tokens;
-  door.tensor("q", q, 3, activation_dtype());
-  door.tensor("k", k, 3, activation_dtype());
-  door.tensor("v", v, 3, activation_dtype());
+  door.tensor("q", q, 3, act);
+  door.tensor("k", k, 3, act);
+  door.tensor("v", v, 3, act);
   door.same_shape("v", v, "k", k);
   door.expect(q.size(0) == n && k.size(0) == n, "q is ", q, " and k is ", k, " but the batch has num_tokens = ", n);
   door.expect(q.size(2) == k.size(2), "q is ", q, " but k is ", k, "; both must have the same head_dim");
@@ -203,14 +208,12 @@ void Ops::rope_and_write_kv(const Tensor& q, const Tensor& k, const Tensor& v, c
     check_rope(door, *rope, q.size(2));
     door.vector("batch.positions", batch.positions, DType::i32, n, "num_tokens");
   }
-  if (n == 0) return;
-  do_rope_and_write_kv(q, k, v, rope, kv, batch);
 }
 
-void Ops::attention(const Tensor& out, const Tensor& q, const KvLayer& kv, const Batch& batch, const AttentionParams& params) {
-  const Door door("attention", device());
-  door.tensor("q", q, 3, activation_dtype());
-  door.tensor("out", out, 3, activation_dtype());
+void check_attention(const Door& door, DType act, const Tensor& out, const Tensor& q, const KvLayer& kv, const Batch& batch,
+                     const AttentionParams& params) {
+  door.tensor("q", q, 3, act);
+  door.tensor("out", out, 3, act);
   door.same_shape("out", out, "q", q);
   door.apart("out", out, "q", q);
   door.expect(q.size(0) == batch.num_tokens, "q is ", q, " but the batch has num_tokens = ", batch.num_tokens);
@@ -223,7 +226,35 @@ void Ops::attention(const Tensor& out, const Tensor& q, const KvLayer& kv, const
   door.expect(batch.block_table.size(0) == batch.num_seqs, "batch.block_table is ", batch.block_table, " but num_seqs = ", batch.num_seqs);
   door.expect(std::isfinite(params.scale), "scale = ", double{params.scale}, "; it must be finite");
   door.expect(params.sliding_window >= 0, "sliding_window = ", params.sliding_window, "; it must not be negative (0 = all)");
+}
+
+}  // namespace
+
+void Ops::rope_and_write_kv(const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
+                            const Batch& batch) {
+  check_new_tokens(Door("rope_and_write_kv", device()), activation_dtype(), q, k, v, rope, kv, batch);
+  if (batch.num_tokens == 0) return;
+  do_rope_and_write_kv(q, k, v, rope, kv, batch);
+}
+
+void Ops::attention(const Tensor& out, const Tensor& q, const KvLayer& kv, const Batch& batch, const AttentionParams& params) {
+  check_attention(Door("attention", device()), activation_dtype(), out, q, kv, batch, params);
   if (out.numel() == 0) return;
+  do_attention(out, q, kv, batch, params);
+}
+
+void Ops::attend(const Tensor& out, const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
+                 const Batch& batch, const AttentionParams& params) {
+  const Door door("attend", device());
+  check_new_tokens(door, activation_dtype(), q, k, v, rope, kv, batch);
+  check_attention(door, activation_dtype(), out, q, kv, batch, params);
+  if (out.numel() == 0) return;
+  do_attend(out, q, k, v, rope, kv, batch, params);
+}
+
+void Ops::do_attend(const Tensor& out, const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
+                    const Batch& batch, const AttentionParams& params) {
+  do_rope_and_write_kv(q, k, v, rope, kv, batch);
   do_attention(out, q, kv, batch, params);
 }
 
@@ -251,6 +282,38 @@ void Ops::sample(const Tensor& logits, const SampleBatch& batch, const SampleRes
   detail::check_sample(device(), logits, batch, result);
   if (logits.size(0) == 0) return;
   do_sample(logits, batch, result);
+}
+
+void Ops::begin_sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result, const Tensor& tokens) {
+  detail::check_sample(device(), logits, batch, result);
+  Door("begin_sample", device()).vector("tokens", tokens, DType::i32, logits.size(0), "the rows of logits");
+  do_begin_sample(logits, batch, result, tokens);
+}
+
+void Ops::do_begin_sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result, const Tensor& tokens) {
+  if (logits.size(0) == 0) return;
+  do_sample(logits, batch, result);
+  std::copy(result.tokens.begin(), result.tokens.end(), tokens.data<std::int32_t>());
+}
+
+void Ops::take_tokens(const Tensor& ids, const Tensor& rows, const Tensor& tokens) {
+  const Door door("take_tokens", device());
+  door.tensor("ids", ids, 1, DType::i32);
+  door.vector("rows", rows, DType::i32, ids.size(0), "the size of ids");
+  door.tensor("tokens", tokens, 1, DType::i32);
+  if (ids.numel() == 0) return;
+  do_take_tokens(ids, rows, tokens);
+}
+
+void Ops::do_take_tokens(const Tensor& ids, const Tensor& rows, const Tensor& tokens) {
+  for (std::int64_t i = 0; i < ids.size(0); ++i) {
+    const std::int32_t row = rows.data<const std::int32_t>()[i];
+    if (row >= 0) ids.data<std::int32_t>()[i] = tokens.data<const std::int32_t>()[row];
+  }
+}
+
+void Ops::select_candidate(const std::string& name) {
+  throw InvalidArgument("candidates: " + device().to_string() + " has none called '" + printable(name) + "'");
 }
 
 void Ops::run_recorded(std::uint64_t /*key*/, const std::function<void()>& fn) { fn(); }

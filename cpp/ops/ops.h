@@ -91,6 +91,10 @@ class Ops {
   virtual std::string description() const = 0;                                        // "cpu avx512-bf16, 2 threads"
   virtual std::optional<DeviceMemory> device_memory() const { return std::nullopt; }  // nullopt: the host's
 
+  // Bytes per second at which the device's memory can be read and nothing else be done, the best of several passes: what a product of few
+  // tokens is measured by. Here: the host's memory, one thread.
+  virtual double measure_read_rate();
+
   // Weights are packed once, at load. Value dtypes are kept: f32, f16 or bf16, and the scaled ones (i8, e4m3, i4) that the device takes.
   std::unique_ptr<PackedWeight> pack(const Tensor& dense);         // host [m, k]
   std::unique_ptr<PackedWeight> pack(const SparseWeight& weight);  // host, validated
@@ -117,12 +121,25 @@ class Ops {
   void rope_and_write_kv(const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv, const Batch& batch);
   // Causal paged attention over the KV cache, which already holds this step's tokens. q, out: [n, num_heads, d].
   void attention(const Tensor& out, const Tensor& q, const KvLayer& kv, const Batch& batch, const AttentionParams& params);
+  // Both: rope_and_write_kv, then attention of the rotated q. q and k may be left as they were.
+  void attend(const Tensor& out, const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
+              const Batch& batch, const AttentionParams& params);
   // out[r] = x[rows[r]].
   void gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows);
   // x[n, h] += y[n, h].
   void add(const Tensor& x, const Tensor& y);
   // Draws or scores one token per row of logits (f32 [rows, vocab], used as scratch). Complete on return.
   void sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result);
+
+  // For steps that are begun before the host has seen the tokens of the one before. begin_sample is sample(), but `result` is complete only
+  // after finish_sample(), which finishes the oldest that was begun; two may be open. The tokens go to `tokens`, too: i32 [rows].
+  void begin_sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result, const Tensor& tokens);
+  virtual void finish_sample() {}
+  // ids[i] = tokens[rows[i]] wherever rows[i] >= 0; i32, ids and rows [n].
+  void take_tokens(const Tensor& ids, const Tensor& rows, const Tensor& tokens);
+
+  // Takes a code path that is not the default yet, from now on; for tests and measurements. InvalidArgument for a name that is not known.
+  virtual void select_candidate(const std::string& name);
 
   // Whether run_recorded records; the caller then keeps a key's shapes and addresses the same.
   virtual bool records() const { return false; }
@@ -145,9 +162,14 @@ class Ops {
   virtual void do_rope_and_write_kv(const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
                                     const Batch& batch) = 0;
   virtual void do_attention(const Tensor& out, const Tensor& q, const KvLayer& kv, const Batch& batch, const AttentionParams& params) = 0;
+  virtual void do_attend(const Tensor& out, const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
+                         const Batch& batch, const AttentionParams& params);  // here: the two verbs
   virtual void do_gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) = 0;
   virtual void do_add(const Tensor& x, const Tensor& y) = 0;
   virtual void do_sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result) = 0;
+  // Here, for devices that compute in the host's memory: sample() at once, and a loop.
+  virtual void do_begin_sample(const Tensor& logits, const SampleBatch& batch, const SampleResult& result, const Tensor& tokens);
+  virtual void do_take_tokens(const Tensor& ids, const Tensor& rows, const Tensor& tokens);
 };
 
 }  // namespace gossamer

@@ -105,6 +105,21 @@ __device__ __forceinline__ void mma_sparse_16x8x32(float (&c)[4], const std::uin
   }
 }
 
+// Four 8x8 matrices of 16-bit elements from shared memory; lane 8i + r names row r of matrix i (16 bytes). A lane gets elements 2t and
+// 2t + 1 of row lane / 4, t = lane % 4; transposed: of column lane / 4.
+__device__ __forceinline__ void load_matrices(std::uint32_t (&v)[4], std::uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&v)[4], std::uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+               : "r"(address)
+               : "memory");
+}
+
 // ---- copies into shared memory: bulk with an mbarrier on sm_90, cp.async groups before.
 __device__ __forceinline__ void barrier_init(std::uint32_t barrier, std::uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
@@ -155,6 +170,10 @@ __device__ __forceinline__ void bulk_copy(std::uint32_t shared, const void* glob
 }
 __device__ __forceinline__ void copy_async_16(std::uint32_t shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
+}
+// 16 zero bytes where there is nothing to copy; the address must be valid all the same.
+__device__ __forceinline__ void copy_async_16_or_zero(std::uint32_t shared, const void* global, bool is_there) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(is_there ? 16 : 0) : "memory");
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "device/numeric.cuh"
+#include "device/ptx.cuh"
+#include "device/shared.cuh"
 #include "kernels/attention_params.h"
 
 namespace gossamer::cuda {
@@ -31,8 +33,10 @@ inline constexpr int kAnyWarps = 4;
 inline constexpr int kAnyPerLane = 8;  // head_dim <= 256
 
 template <class T, class Kv>
-__global__ void attention_any_kernel(const PagedAttentionParams p) {
-  extern __shared__ float shared_q[];  // [warps, head_dim]
+__global__ void attention_any_kernel(const __grid_constant__ PagedAttentionParams p) {
+  auto* const shared_q = reinterpret_cast<float*>(dynamic_shared());  // [warps, head_dim]
+  if (p.overlaps) ptx::launch_dependents();
+  ptx::wait_for_previous_grid();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const std::int64_t unit = std::int64_t{blockIdx.x} * kAnyWarps + warp;
   if (unit >= std::int64_t{p.n} * p.num_heads) return;  // warps work alone

@@ -2,6 +2,7 @@
 // context, so that long contexts and small batches fill the device. Memory-bound: each lane reads 16 bytes of a key at a time.
 #pragma once
 
+#include "device/ptx.cuh"
 #include "kernels/attention_any.cuh"
 
 namespace gossamer::cuda {
@@ -17,10 +18,36 @@ struct DecodeShared {
   float total[kTeams][kHeads];
 };
 
-// head_dim = at most 8 * kLanes, a multiple of 8; kHeads query heads per block (grid: token, head group, split).
-template <class T, int kLanes, int kHeads>
-__global__ void __launch_bounds__(kDecodeWarps * 32) attention_decode_kernel(const PagedAttentionParams p, int block_shift) {
+// Rotates the eight elements of a head that a lane holds; the other element of each pair is kLanes / 2 lanes away. Rounded to T.
+template <class T, int kLanes>
+__device__ __forceinline__ void rotate_eight(float (&x)[8], const float (&cos)[8], const float (&sin)[8], bool is_first_half) {
+#pragma unroll
+  for (int e = 0; e < 8; ++e) {
+    const float other = __shfl_xor_sync(0xffffffffU, x[e], kLanes / 2);
+    x[e] = to_float(from_float<T>(is_first_half ? x[e] * cos[e] - other * sin[e] : x[e] * cos[e] + other * sin[e]));
+  }
+}
+
+// cos and sin of the pairs that a lane's eight elements belong to.
+template <int kLanes>
+__device__ __forceinline__ void load_angles(float (&cos)[8], float (&sin)[8], const NewTokenParams& fresh, int token, int lane) {
+  const std::int64_t at = std::int64_t{fresh.positions[token]} * (4 * kLanes) + 8 * (lane % (kLanes / 2));
+#pragma unroll
+  for (int e = 0; e < 8; ++e) {
+    cos[e] = fresh.cos[at + e];
+    sin[e] = fresh.sin[at + e];
+  }
+}
+
+// head_dim = at most 8 * kLanes, a multiple of 8; kHeads query heads per block (grid: token, head group, split). kFresh: q and k are as
+// they came from the product, one token per sequence: they are rotated (then head_dim = 8 * kLanes), and k and v written to the cache,
+// here.
+template <class T, int kLanes, int kHeads, bool kFresh>
+__global__ void __launch_bounds__(kDecodeWarps * 32)
+    attention_decode_kernel(const __grid_constant__ PagedAttentionParams p, const __grid_constant__ NewTokenParams fresh, int block_shift) {
   __shared__ DecodeShared<kLanes, kHeads> shared;
+  if (p.overlaps) ptx::launch_dependents();
+  ptx::wait_for_previous_grid();
   constexpr int kTeams = DecodeShared<kLanes, kHeads>::kTeams;
   const int token = static_cast<int>(blockIdx.x), split = static_cast<int>(blockIdx.z);
   const int first_head = static_cast<int>(blockIdx.y) * kHeads;
@@ -37,6 +64,30 @@ __global__ void __launch_bounds__(kDecodeWarps * 32) attention_decode_kernel(con
   for (int h = 0; h < kHeads; ++h) {
     largest[h] = -INFINITY;
     if (is_active) load_eight(q[h], static_cast<const T*>(p.q) + token * p.q_token + (first_head + h) * p.q_head + 8 * lane);
+  }
+  if constexpr (kFresh) {
+    float key[8] = {};
+    const bool is_writer = end == seen.end && (end - 1 - begin) % kTeams == team && is_active;  // this team will read the token again
+    if (is_active) load_eight(key, static_cast<const T*>(fresh.k) + token * fresh.k_token + kv_head * fresh.k_head + 8 * lane);
+    if (fresh.cos != nullptr) {
+      float cos[8], sin[8];
+      load_angles<kLanes>(cos, sin, fresh, token, lane);
+      rotate_eight<T, kLanes>(key, cos, sin, lane < kLanes / 2);
+#pragma unroll
+      for (int h = 0; h < kHeads; ++h) rotate_eight<T, kLanes>(q[h], cos, sin, lane < kLanes / 2);
+    }
+    const std::int32_t slot = fresh.slots[token];
+    if (is_writer && slot >= 0) {
+      const std::int64_t row =
+          ((std::int64_t{slot >> block_shift} * p.num_kv_heads + kv_head) << block_shift) + (slot & ((1 << block_shift) - 1));
+      const std::int64_t at = row * p.head_dim + 8 * lane;
+      store_eight(static_cast<T*>(fresh.keys) + at, key);
+      *reinterpret_cast<Eight<T>*>(static_cast<T*>(fresh.values) + at) =
+          *reinterpret_cast<const Eight<T>*>(static_cast<const T*>(fresh.v) + token * fresh.v_token + kv_head * fresh.v_head + 8 * lane);
+    }
+  }
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) {
 #pragma unroll
     for (int e = 0; e < 8; ++e) q[h][e] *= p.scale_log2;
   }
@@ -124,7 +175,9 @@ __global__ void __launch_bounds__(kDecodeWarps * 32) attention_decode_kernel(con
 
 // Adds up the splits in order: one block per token and head, one thread per element.
 template <class T>
-__global__ void attention_combine_kernel(const PagedAttentionParams p) {
+__global__ void attention_combine_kernel(const __grid_constant__ PagedAttentionParams p) {
+  if (p.overlaps) ptx::launch_dependents();
+  ptx::wait_for_previous_grid();
   const int token = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
   const Visible seen = visible_to(p, token);
   const int first = seen.begin / kSplitTokens, last = (seen.end + kSplitTokens - 1) / kSplitTokens;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "device/numeric.cuh"
+#include "device/ptx.cuh"
 #include "kernels/activation.cuh"
 #include "kernels/dense_params.h"
 
@@ -11,13 +12,15 @@ namespace gossamer::cuda {
 inline constexpr int kDenseWarps = 4;
 
 template <class T, class Out, int kTokens, bool kVectorX>
-__global__ void __launch_bounds__(kDenseWarps * 32) dense_kernel(const DenseParams p) {
+__global__ void __launch_bounds__(kDenseWarps * 32) dense_kernel(const __grid_constant__ DenseParams p) {
+  if (p.overlaps) ptx::launch_dependents();
   const std::int64_t row = std::int64_t{blockIdx.x} * kDenseWarps + threadIdx.x / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  if (row >= p.m) return;  // warps work alone
+  if (row >= p.m) return;  // warps work alone, and the block's first has a row
   const std::int64_t first = std::int64_t{blockIdx.y} * kTokens;
   const T* weight = static_cast<const T*>(p.weight) + row * p.ldw;
   const T* x = static_cast<const T*>(p.x) + first * p.ldx;
+  ptx::wait_for_previous_grid();
   float sums[kTokens] = {};
 #pragma unroll 2
   for (std::int64_t j = 8 * lane; j < p.k; j += 256) {

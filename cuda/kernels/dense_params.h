@@ -17,6 +17,7 @@ struct DenseParams {
   std::int64_t ldw = 0, ldx = 0, ldo = 0, ldr = 0;
   std::int64_t m = 0, k = 0, n = 0;
   Act act{};
+  bool overlaps = false;  // as in rowwise_params.h
 };
 
 }  // namespace gossamer::cuda

@@ -2,12 +2,15 @@
 #pragma once
 
 #include "device/numeric.cuh"
+#include "device/ptx.cuh"
 #include "kernels/attention_params.h"
 
 namespace gossamer::cuda {
 
 template <class T, class Kv>
-__global__ void rope_kv_kernel(const RopeKvParams p) {
+__global__ void rope_kv_kernel(const __grid_constant__ RopeKvParams p) {
+  if (p.overlaps) ptx::launch_dependents();
+  ptx::wait_for_previous_grid();
   const std::int64_t token = blockIdx.x;
   T* q = static_cast<T*>(p.q) + token * p.q_token;
   T* k = static_cast<T*>(p.k) + token * p.k_token;

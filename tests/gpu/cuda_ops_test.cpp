@@ -14,6 +14,8 @@ namespace {
 
 using namespace gossamer::testing;
 
+constexpr const char* kCandidates[] = {"overlap", "attend", "prefill"};
+
 std::vector<OpsCase> cases() {
   std::vector<OpsCase> all = all_ops_cases();
   all.push_back({"SampleRowsStandAlone", sample_rows_stand_alone});
@@ -33,10 +35,37 @@ TEST_P(CudaOpsCases, MatchesTheFormula) {
   ops_case.run(*ops);
 }
 
+// The same with every code path that is not the default yet.
+TEST_P(CudaOpsCases, CandidatesMatchTheFormula) {
+  const auto& [act, ops_case] = GetParam();
+  const std::unique_ptr<Ops> ops = make_gpu_ops(act);
+  for (const char* candidate : kCandidates) ops->select_candidate(candidate);
+  ops_case.run(*ops);
+}
+
 INSTANTIATE_TEST_SUITE_P(Halves, CudaOpsCases, ::testing::Combine(::testing::Values(DType::f16, DType::bf16), ::testing::ValuesIn(cases())),
                          [](const auto& info) {
                            return std::string(name_of(std::get<0>(info.param))) + "_" + std::get<1>(info.param).name;
                          });
+
+// Prompts, chunks of them and decodes side by side.
+void check_prompts(Ops& ops, DType act) {
+  unsigned seed = 800;
+  for (const std::int64_t group : {1, 4}) {
+    for (const std::int64_t head_dim : {16, 64, 80, 128}) {
+      for (const std::int64_t window : {0, 70}) {
+        AttentionCase c{
+            .sequences = {{200, 200}, {65, 65}, {300, 17}, {90, 1}, {3, 3}, {200, 130}}, .num_heads = 2 * group, .num_kv_heads = 2};
+        c.head_dim = head_dim;
+        c.block_size = 16;
+        c.window = window;
+        c.kv_dtype = act;
+        check_attention(ops, c, seed++);
+        if (::testing::Test::HasFailure()) return;
+      }
+    }
+  }
+}
 
 class CudaOps : public ::testing::TestWithParam<DType> {
  protected:
@@ -85,21 +114,35 @@ TEST_P(CudaOps, LongContexts) {
   }
 }
 
-TEST_P(CudaOps, Prompts) {
-  unsigned seed = 800;
-  for (const std::int64_t group : {1, 4}) {
-    for (const std::int64_t head_dim : {16, 64, 80, 128}) {
-      for (const std::int64_t window : {0, 70}) {
-        AttentionCase c{
-            .sequences = {{200, 200}, {65, 65}, {300, 17}, {90, 1}, {3, 3}, {200, 130}}, .num_heads = 2 * group, .num_kv_heads = 2};
-        c.head_dim = head_dim;
-        c.block_size = 16;
-        c.window = window;
-        c.kv_dtype = GetParam();
-        check_attention(*ops_, c, seed++);
-        if (HasFailure()) return;
-      }
+TEST_P(CudaOps, Prompts) { check_prompts(*ops_, GetParam()); }
+TEST_P(CudaOps, PromptsOnTensorCores) {
+  ops_->select_candidate("prefill");
+  check_prompts(*ops_, GetParam());
+}
+
+// With a prompt cut into chunks, each row's bits are the same. Chunks of at least five queries: fewer go to the decode kernel.
+TEST_P(CudaOps, ChunksOfPromptsGiveTheSameBitsOnTensorCores) {
+  ops_->select_candidate("prefill");
+  for (const std::int64_t window : {0, 90}) {
+    AttentionCase c{.sequences = {{300, 240}}, .num_heads = 4, .num_kv_heads = 2};
+    c.head_dim = 64;
+    c.block_size = 16;
+    c.kv_dtype = GetParam();
+    const AttentionProblem p(*ops_, c, 17);
+    const AttentionParams params{.scale = 0.2F, .sliding_window = window};
+    const Shape shape{p.num_tokens, c.num_heads, c.head_dim};
+    const TestTensor whole = TestTensor::poisoned(*ops_, GetParam(), shape), chunked = TestTensor::poisoned(*ops_, GetParam(), shape);
+    ops_->attention(whole, *p.q, p.kv(), p.batch, params);
+    for (std::int64_t begin = 0; begin < 240; begin += 40) {
+      const IntTensor start(*ops_, {0, 40}), length(*ops_, {static_cast<std::int32_t>(60 + begin + 40)});
+      Batch batch = p.batch;
+      batch.num_tokens = batch.max_query_len = 40;
+      batch.max_context_len = 60 + begin + 40;
+      batch.query_start = start;
+      batch.context_len = length;
+      ops_->attention(chunked.view().rows(begin, begin + 40), p.q->view().rows(begin, begin + 40), p.kv(), batch, params);
     }
+    EXPECT_EQ(chunked.read(), whole.read()) << "window " << window;
   }
 }
 

@@ -5,6 +5,7 @@
 #include <ostream>
 #include <vector>
 
+#include "support/attend_cases.h"
 #include "support/attention_cases.h"
 #include "support/linear_cases.h"
 #include "support/pointwise_cases.h"
@@ -31,6 +32,9 @@ inline std::vector<OpsCase> all_ops_cases() {
           {"RopeAndWriteKv", rope_and_write_kv_cases},
           {"Attention", attention_cases},
           {"AttentionRandom", attention_random_cases},
+          {"Attend", attend_cases},
+          {"TakeTokens", take_tokens_cases},
+          {"BeginSample", begin_sample_cases},
           {"GatherRows", gather_rows_cases},
           {"Add", add_cases},
           {"Empty", empty_cases},
