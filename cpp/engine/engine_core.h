@@ -1,6 +1,7 @@
 // EngineCore: the step itself, without threads. schedule → forward → sample → commit.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -25,6 +26,7 @@ struct EngineConfig {
   std::int64_t max_queue = 1024;  // requests in flight beyond max_num_seqs
   std::uint64_t seed = 0;
   bool enforce_eager = false;
+  bool runs_ahead = false;        // a step begins before the host has seen the tokens of the one before; the same tokens
   RankGroup* group = nullptr;     // the ranks that share the model; null = this process alone
   bool limits_steps = false;      // to the group's watchdog: on devices, where no step takes that long
   bool check_invariants = false;  // after every step, as debug builds always do
@@ -58,10 +60,11 @@ class EngineCore {
   void abort(SequenceId id);  // unknown ids are fine
   void abort_all();           // also after a step that threw: the next one starts clean
 
-  // The reference stays valid until the next call. A non-finite row ends its own sequence only; any exception is the engine's.
+  // Finishes one step, and with runs_ahead begins the next before that. The reference stays valid until the next call. A non-finite row
+  // ends its own sequence only; any exception is the engine's.
   const StepEvents& step();
 
-  bool has_work() const { return scheduler_.has_work(); }
+  bool has_work() const { return scheduler_.has_work() || num_open_ > 0; }
   const Scheduler& scheduler() const { return scheduler_; }
   Executor& executor() { return executor_; }
   std::int64_t num_steps() const { return num_steps_; }
@@ -69,11 +72,27 @@ class EngineCore {
   void check_invariants() const;
 
  private:
-  void forward(const Schedule& plan);
-  void sample(const Schedule& plan);
-  void accept_tokens();
-  void fail(SequenceId id, std::int64_t position);
-  void commit();
+  // A sequence's share of a step that has begun.
+  struct Share {
+    SequenceId id = 0;
+    bool is_over = false;  // it is out of tokens, and so forgotten by the scheduler
+  };
+  // A step from its schedule to its events.
+  struct Step {
+    std::vector<Share> shares;
+    std::vector<RowRequest> rows;
+    bool is_drawing = false;  // the sampler has to finish it
+    StepEvents events;
+  };
+
+  void begin(std::size_t slot);
+  void forward(const Schedule& plan, Step& step);
+  void request_rows(const Schedule& plan, Step& step);
+  bool may_run_ahead() const;
+  const StepEvents& finish(std::size_t slot);
+  void accept_tokens(Step& step);
+  void fail(SequenceId id, std::int64_t position, Step& step);
+  void forget(SequenceId id);
   Sequence& sequence(SequenceId id) { return *sequences_.at(id); }
 
   EngineConfig config_;
@@ -81,12 +100,14 @@ class EngineCore {
   Executor executor_;
   StepSampler sampler_;
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
+  std::int64_t num_penalized_ = 0;  // of them
   std::vector<StepPart> parts_;
-  std::vector<RowRequest> rows_;
   std::vector<SequenceId> stopped_;
-  StepEvents events_;
+  std::array<Step, 2> steps_;
+  std::size_t oldest_ = 0;    // the slot of the step to finish next
+  std::size_t num_open_ = 0;  // begun and not finished
   std::int64_t num_steps_ = 0;
-  bool step_open_ = false;  // the scheduler waits for a commit
+  bool is_scheduling_ = false;  // the scheduler waits for a commit
 };
 
 }  // namespace gossamer

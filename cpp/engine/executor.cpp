@@ -23,10 +23,10 @@ std::int64_t max_blocks_per_sequence(const ExecutorConfig& config) {
   return (config.max_model_len + config.block_size - 1) / config.block_size;
 }
 
-// token_ids, positions, slots; query_start, context_len; block_table.
+// token_ids, positions, slots and, where steps run ahead, rows of the draw before; query_start, context_len; block_table.
 std::int64_t max_inputs(const ExecutorConfig& config) {
-  return 3 * aligned(config.max_num_batched_tokens) + aligned(config.max_num_seqs + 1) + aligned(config.max_num_seqs) +
-         aligned(config.max_num_seqs * max_blocks_per_sequence(config));
+  return (config.runs_ahead ? 4 : 3) * aligned(config.max_num_batched_tokens) + aligned(config.max_num_seqs + 1) +
+         aligned(config.max_num_seqs) + aligned(config.max_num_seqs * max_blocks_per_sequence(config));
 }
 
 // The sizes of recorded steps: sequences by powers of two up to 8, then by eights; blocks of the table by powers of two.
@@ -60,6 +60,7 @@ Executor::Executor(Ops& ops, Communicator& comm, const Model& model, const Execu
       max_logit_rows_(choose_logit_rows(model.config(), config)),
       logits_(ops.allocator(), DType::f32, {max_logit_rows_, model.config().vocab_size}),
       logit_rows_(ops.allocator(), DType::i32, {max_logit_rows_}),
+      drawn_(ops.allocator(), DType::i32, {max_logit_rows_}),
       device_inputs_(ops.allocator(), DType::i32, {max_inputs(config)}),
       inputs_(static_cast<std::size_t>(max_inputs(config))) {
   if (config.group != nullptr && config.group->leads()) followers_.emplace(*config.group, max_inputs(config));
@@ -68,13 +69,13 @@ Executor::Executor(Ops& ops, Communicator& comm, const Model& model, const Execu
 std::int64_t Executor::workspace_bytes(const Model& model, const ExecutorConfig& config) {
   const std::int64_t rows = choose_logit_rows(model.config(), config);
   const auto arena = static_cast<std::int64_t>(model.arena_bytes(config.max_num_batched_tokens, rows));
-  return arena + rows * (model.config().vocab_size + 1) * 4 + max_inputs(config) * 4;
+  return arena + rows * (model.config().vocab_size + 2) * 4 + max_inputs(config) * 4;
 }
 
 // Decode steps are alike: on a device that records them they are padded to a few sizes, recorded or not, so that both give the same bits.
 bool Executor::is_recordable(std::span<const StepPart> parts) const {
   return ops_.records() && context_.observer == nullptr &&
-         std::all_of(parts.begin(), parts.end(), [](const StepPart& part) { return part.tokens.size() == 1; });
+         std::all_of(parts.begin(), parts.end(), [](const StepPart& part) { return part.num_tokens() == 1; });
 }
 
 void Executor::forward(std::span<const StepPart> parts) {
@@ -92,6 +93,7 @@ void Executor::forward(std::span<const StepPart> parts) {
 }
 
 void Executor::run_layers(const Batch& batch) {
+  if (config_.runs_ahead) ops_.take_tokens(batch.token_ids, drawn_rows_, drawn_.view);
   model_.embed(context_, batch, hidden_);
   for (std::int64_t i = 0; i < model_.config().num_layers; ++i) model_.layer(context_, i, kv_, batch, hidden_);
 }
@@ -125,7 +127,7 @@ Batch Executor::upload_batch(std::span<const StepPart> parts, bool is_padded) {
   batch.num_seqs = std::ssize(parts);
   std::int64_t width = 1;  // of the block table
   for (const StepPart& part : parts) {
-    const std::int64_t count = std::ssize(part.tokens);
+    const std::int64_t count = part.num_tokens();
     batch.num_tokens += count;
     batch.max_query_len = std::max(batch.max_query_len, count);
     batch.max_context_len = std::max(batch.max_context_len, part.begin + count);
@@ -141,6 +143,8 @@ Batch Executor::upload_batch(std::span<const StepPart> parts, bool is_padded) {
   const auto token_ids = stage(batch.num_tokens);
   const auto positions = stage(batch.num_tokens);
   const auto slots = stage(batch.num_tokens);
+  const auto drawn_rows = stage(config_.runs_ahead ? batch.num_tokens : 0);
+  std::fill(drawn_rows.begin(), drawn_rows.end(), -1);
   const auto query_start = stage(batch.num_seqs + 1);
   const auto context_len = stage(batch.num_seqs);
   const auto block_table = stage(batch.num_seqs * width);
@@ -151,10 +155,16 @@ Batch Executor::upload_batch(std::span<const StepPart> parts, bool is_padded) {
   for (std::size_t s = 0; s < parts.size(); ++s) {
     const StepPart& part = parts[s];
     const std::span<const std::int32_t> table = part.blocks;
-    const std::int64_t end = part.begin + std::ssize(part.tokens);
+    const std::int64_t end = part.begin + part.num_tokens();
     check(end <= std::ssize(table) * config_.block_size, "a step computes tokens that no block was reserved for");
     for (std::int64_t position = part.begin; position < end; ++position, ++token) {
-      token_ids[token] = part.tokens[static_cast<std::size_t>(position - part.begin)];
+      const auto index = static_cast<std::size_t>(position - part.begin);
+      if (index < part.tokens.size()) {
+        token_ids[token] = part.tokens[index];
+      } else {
+        token_ids[token] = 0;
+        drawn_rows[token] = part.last_row;
+      }
       positions[token] = static_cast<std::int32_t>(position);
       const std::int64_t block = table[static_cast<std::size_t>(position / config_.block_size)];
       slots[token] = static_cast<std::int32_t>(block * config_.block_size + position % config_.block_size);
@@ -179,6 +189,7 @@ Batch Executor::upload_batch(std::span<const StepPart> parts, bool is_padded) {
   batch.token_ids = on_device(token_ids);
   batch.positions = on_device(positions);
   batch.slots = on_device(slots);
+  drawn_rows_ = on_device(drawn_rows);
   batch.query_start = on_device(query_start);
   batch.context_len = on_device(context_len);
   batch.block_table = on_device(block_table).reshape({batch.num_seqs, width});

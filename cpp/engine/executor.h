@@ -20,6 +20,7 @@ struct ExecutorConfig {
   std::int64_t num_blocks = 0;
   std::int64_t block_size = 0;
   bool enforce_eager = false;  // decode steps are never recorded; the same bits
+  bool runs_ahead = false;     // parts may end with a token of the last draw
   RankGroup* group = nullptr;  // whose rank 0 this is: the others are told to do the same
 };
 
@@ -33,6 +34,9 @@ class Executor {
   void forward(std::span<const StepPart> parts);
   // f32 [rows, vocab] for up to max_logit_rows() tokens of the last forward(), by index. Scratch: valid until the next call.
   Tensor logits(std::span<const std::int32_t> rows);
+
+  // Where a draw of so many rows leaves its tokens for the next forward().
+  Tensor drawn(std::int64_t rows) const { return drawn_.view.rows(0, rows); }
 
   std::int64_t max_logit_rows() const { return max_logit_rows_; }
   std::int64_t kv_bytes() const { return kv_.nbytes(); }
@@ -55,10 +59,12 @@ class Executor {
   std::int64_t max_logit_rows_;
   OwnedTensor logits_;                // f32 [max_logit_rows, vocab]
   OwnedTensor logit_rows_;            // i32 [max_logit_rows]
+  OwnedTensor drawn_;                 // i32 [max_logit_rows]
   OwnedTensor device_inputs_;         // i32, the step's index tensors one after the other
   std::vector<std::int32_t> inputs_;  // their host copy
   std::size_t num_staged_ = 0;
-  Tensor hidden_;  // [num_tokens, hidden_size] of the last forward, in the arena
+  Tensor drawn_rows_;  // i32 [num_tokens] of the last forward, with runs_ahead: the row of the draw that a token is, or -1
+  Tensor hidden_;      // [num_tokens, hidden_size] of the last forward, in the arena
 };
 
 }  // namespace gossamer

@@ -35,6 +35,7 @@ struct Sequence {
   std::vector<TokenCount> counts;     // sorted by token; kept when has_penalties
   std::int32_t prompt_logprobs = -1;  // as SampleRow::num_logprobs
   std::int64_t next_scored = 1;       // the next prompt position to score; survives preemption
+  std::int32_t drawn_row = -1;        // of the last step that drew a token for it
 
   std::int64_t num_tokens() const { return std::ssize(tokens); }
   std::int64_t num_output() const { return num_tokens() - num_prompt; }

@@ -31,6 +31,7 @@ void StepChannel::send_forward(std::span<const StepPart> parts) {
   begin(StepCommand::forward);
   put(std::ssize(parts));
   for (const StepPart& part : parts) {
+    check(part.last_row < 0, "other ranks cannot read a token that only rank 0 has drawn");
     put(part.begin);
     put(part.tokens);
     put(part.blocks);

@@ -16,6 +16,9 @@ struct StepPart {
   std::int64_t begin = 0;  // position of the first token
   std::span<const std::int32_t> tokens;
   std::span<const std::int32_t> blocks;  // of the KV cache, that the sequence holds
+  std::int32_t last_row = -1;            // >= 0: one more token, that of this row of the last draw, which the host has not seen
+
+  std::int64_t num_tokens() const { return std::ssize(tokens) + (last_row >= 0 ? 1 : 0); }
 };
 
 enum class StepCommand : std::int32_t { forward, logits, stop };

@@ -1,6 +1,7 @@
 // StepSampler: asks the device for tokens and log-probabilities of the rows that a step wants.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -13,7 +14,9 @@ namespace gossamer {
 
 // One row of logits that is wanted: the distribution of the token at `position`, given all before it.
 struct RowRequest {
-  const Sequence* sequence = nullptr;
+  const Sequence* sequence = nullptr;  // there when the draw begins; when it is finished it may have gone
+  SequenceId id = 0;
+  bool is_prompt = false;
   std::int32_t row = 0;       // index of a token of the step
   std::int64_t position = 0;  // inside the prompt: that token is scored; right after the last token: one is drawn
 };
@@ -35,22 +38,34 @@ class StepSampler {
   void reserve(const Sequence& sequence, std::int64_t count);
   // Appends one event per request, in order.
   void run(Executor& executor, std::span<const RowRequest> requests, std::vector<TokenEvent>& events, std::vector<TokenLogprob>& logprobs);
+  // The same in two halves, for at most executor.max_logit_rows() requests: two draws may be open, one in each slot, and finish in order.
+  void begin(Executor& executor, std::span<const RowRequest> requests, std::size_t slot);
+  void finish(std::span<const RowRequest> requests, std::size_t slot, std::vector<TokenEvent>& events, std::vector<TokenLogprob>& logprobs);
 
  private:
-  void prepare(std::span<const RowRequest> requests);
-  void add_adjustments(std::int32_t row, const Sequence& sequence);
-  void report(std::span<const RowRequest> requests, std::vector<TokenEvent>& events, std::vector<TokenLogprob>& logprobs) const;
+  // One draw: what is asked of each row, and what came of it.
+  struct Draw {
+    std::vector<SampleRow> rows;
+    std::int32_t max_logprobs = 0;
+    std::vector<std::int32_t> tokens;
+    std::vector<float> own_logprobs;
+    std::vector<std::int32_t> ranks;
+    std::vector<std::int32_t> top_tokens;
+    std::vector<float> top_logprobs;
+
+    explicit Draw(std::size_t max_rows);
+    SampleResult result();
+  };
+
+  void prepare(std::span<const RowRequest> requests, Draw& draw);
+  void add_adjustments(std::int32_t row, const RowRequest& request);
+  static void report(std::span<const RowRequest> requests, const Draw& draw, std::vector<TokenEvent>& events,
+                     std::vector<TokenLogprob>& logprobs);
 
   Ops& ops_;
   std::vector<std::int32_t> row_indices_;
-  std::vector<SampleRow> rows_;
   std::vector<TokenAdjustment> adjustments_;
-  std::int32_t max_logprobs_ = 0;  // of the rows at hand
-  std::vector<std::int32_t> tokens_;
-  std::vector<float> own_logprobs_;
-  std::vector<std::int32_t> ranks_;
-  std::vector<std::int32_t> top_tokens_;
-  std::vector<float> top_logprobs_;
+  std::array<Draw, 2> draws_;
 };
 
 }  // namespace gossamer

@@ -130,6 +130,49 @@ TEST(Determinism, OfTheFakeModel) {
   expect_company_changes_nothing(*ops, model, config, cases, alone, "fake model");
 }
 
+// Steps that begin before the one before them has been read give the same tokens, stops and log-probabilities.
+void expect_running_ahead_changes_nothing(Ops& ops, const Model& model, EngineConfig config, std::vector<Case> cases) {
+  const auto comm = make_single_communicator();
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    SamplingParams& params = cases[i].params;
+    params.repetition_penalty = 1;
+    params.frequency_penalty = 0;
+    if (i % 4 == 3) params.stop_token_ids = {1, 5, 11, 17, 23, 31, 40, 44};
+    if (i % 5 == 2) params.min_tokens = std::min<std::int64_t>(*params.max_tokens, 6);
+    if (i % 5 == 2) params.stop_token_ids = {2, 3, 7, 13, 19, 29, 37, 41, 43, 47};
+    order.push_back(i);
+  }
+  std::vector<Answer> alone;
+  {
+    Engine engine(ops, *comm, model, config);
+    alone = run_alone(engine, cases);
+  }
+  config.runs_ahead = true;
+  for (const std::int64_t spare : {100, 3, 0}) {
+    config.num_blocks = (config.max_model_len + config.block_size - 1) / config.block_size + spare;
+    for (const std::int64_t batch : {1, 3, 16}) {
+      config.max_num_seqs = batch;
+      config.max_num_batched_tokens = batch + 8;
+      Engine engine(ops, *comm, model, config);
+      const std::vector<Answer> answers = run_together(engine, cases, order);
+      for (std::size_t i = 0; i < cases.size(); ++i) ASSERT_TRUE(answers[i] == alone[i]) << "batch of " << batch << ", case " << i;
+      EXPECT_EQ(engine.stats().free_blocks, config.num_blocks);
+    }
+  }
+}
+
+TEST(Determinism, OfRunningAhead) {
+  const auto reference = make_reference_ops();
+  expect_running_ahead_changes_nothing(*reference, FakeModel(), config_for(90, 4), make_cases(40, FakeModel::kVocab - 2, 90, 3));
+  const auto ops = make_cpu_ops({.num_threads = 2, .isa = {}});
+  const auto comm = make_single_communicator();
+  ThreadPool pool(1);
+  const testing::Files files = testing::write_checkpoint(testing::tiny_model("llama", 0.5, DType::bf16));
+  const auto model = load_model(testing::open_checkpoint(files), *ops, *comm, pool);
+  expect_running_ahead_changes_nothing(*ops, *model, config_for(60, 4), make_cases(20, model->config().vocab_size, 60, 4));
+}
+
 class RealModels : public ::testing::TestWithParam<std::string> {
  protected:
   void expect_deterministic(Ops& ops, const std::string& what) {

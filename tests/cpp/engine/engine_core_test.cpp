@@ -52,7 +52,8 @@ void take(const StepEvents& events, std::map<SequenceId, Outcome>& outcomes) {
   }
 }
 
-class Traces : public ::testing::Test {
+// With and without beginning a step before the one before it has been read.
+class Traces : public ::testing::TestWithParam<bool> {
  protected:
   std::int64_t draw(std::int64_t low, std::int64_t high) { return std::uniform_int_distribution<std::int64_t>(low, high)(random_); }
 
@@ -81,11 +82,14 @@ class Traces : public ::testing::Test {
     config.num_blocks = num_blocks;
     config.max_num_seqs = max_seqs;
     config.max_num_batched_tokens = max_tokens;
+    config.runs_ahead = GetParam();
     return config;
   }
 
   Outcome alone(const Plan& plan) {
-    EngineCore core(*ops_, *comm_, model_, config(100, 1, 64));
+    EngineConfig plain = config(100, 1, 64);
+    plain.runs_ahead = false;
+    EngineCore core(*ops_, *comm_, model_, plain);
     core.add(make(plan, 1));
     std::map<SequenceId, Outcome> outcomes;
     while (core.has_work()) take(core.step(), outcomes);
@@ -98,7 +102,7 @@ class Traces : public ::testing::Test {
   std::unique_ptr<Communicator> comm_ = make_single_communicator();
 };
 
-TEST_F(Traces, GiveEverySequenceWhatItGivesAlone) {
+TEST_P(Traces, GiveEverySequenceWhatItGivesAlone) {
   const std::vector<Plan> plans = make_plans();
   std::vector<Outcome> expected;
   for (const Plan& plan : plans) expected.push_back(alone(plan));
@@ -115,7 +119,8 @@ TEST_F(Traces, GiveEverySequenceWhatItGivesAlone) {
     for (int i = 0; i < 120 || core.has_work(); ++i) {
       ASSERT_LT(i, 5000) << "the trace does not drain";
       if (i < 120 && draw(0, 3) == 0) {
-        const auto plan = static_cast<std::size_t>(draw(0, std::ssize(plans) - 1));
+        auto plan = static_cast<std::size_t>(draw(0, std::ssize(plans) - 1));
+        if (trace % 2 == 0 && plans[plan].params.presence_penalty != 0) plan = 0;  // penalties keep steps from running ahead
         core.add(make(plans[plan], ++last_id));
         live[last_id] = plan;
       }
@@ -144,7 +149,7 @@ TEST_F(Traces, GiveEverySequenceWhatItGivesAlone) {
 }
 
 // One sequence is cancelled, one stops and one is thrown out, all in the same step.
-TEST_F(Traces, SurviveAbortStopAndPreemptionInOneStep) {
+TEST_P(Traces, SurviveAbortStopAndPreemptionInOneStep) {
   Plan plan{.prompt = {1, 2, 3}, .params = greedy(20)};
   plan.params.seed = 1;
   const Outcome whole = alone(plan);
@@ -165,7 +170,7 @@ TEST_F(Traces, SurviveAbortStopAndPreemptionInOneStep) {
   EXPECT_EQ(core.scheduler().blocks().num_free(), 6);
 }
 
-TEST_F(Traces, AreBoundedByThePreemptionsOfOlderSequences) {
+TEST_P(Traces, AreBoundedByThePreemptionsOfOlderSequences) {
   EngineCore core(*ops_, *comm_, model_, config(14, 8, 16));
   Plan plan{.prompt = {1}, .params = greedy(50)};
   plan.params.seed = 1;
@@ -179,6 +184,70 @@ TEST_F(Traces, AreBoundedByThePreemptionsOfOlderSequences) {
   }
   for (SequenceId id = 1; id <= 8; ++id) EXPECT_TRUE(outcomes[id] == whole);
 }
+
+TEST_P(Traces, BeginTheNextStepFirstIfTheyMay) {
+  Plan plan{.prompt = {1, 2, 3}, .params = greedy(3)};
+  plan.params.seed = 1;
+  for (const double penalty : {0.0, 1.0}) {
+    plan.params.presence_penalty = penalty;
+    EngineCore core(*ops_, *comm_, model_, config(100, 1, 64));
+    core.add(make(plan, 1));
+    const bool is_ahead = GetParam() && penalty == 0;
+    for (int step = 1; step <= 3; ++step) {
+      EXPECT_EQ(core.step().tokens.size(), 1U);
+      EXPECT_EQ(core.num_steps(), is_ahead && step < 3 ? step + 1 : step);
+    }
+    EXPECT_FALSE(core.has_work());
+  }
+}
+
+// What a step drew for a sequence that the step before had ended is no event, and its blocks are free.
+TEST_P(Traces, DropWhatWasDrawnBeyondAStop) {
+  Plan plan{.prompt = {1, 2, 3}, .params = greedy(20)};
+  plan.params.seed = 1;
+  const Outcome whole = alone(plan);
+  plan.params.stop_token_ids = {whole.tokens[5]};
+  const std::size_t stop =
+      static_cast<std::size_t>(std::find(whole.tokens.begin(), whole.tokens.end(), whole.tokens[5]) - whole.tokens.begin());
+  EngineCore core(*ops_, *comm_, model_, config(100, 1, 64));
+  core.add(make(plan, 1));
+  std::map<SequenceId, Outcome> outcomes;
+  while (core.has_work()) take(core.step(), outcomes);
+  EXPECT_EQ(outcomes[1].tokens.size(), stop + 1);
+  EXPECT_EQ(outcomes[1].reason, FinishReason::stop);
+  EXPECT_EQ(core.num_steps(), static_cast<std::int64_t>(stop) + (GetParam() ? 2 : 1));
+  EXPECT_EQ(core.scheduler().blocks().num_free(), 100);
+}
+
+// Everything that is under way is dropped, and the next sequence finds a clean engine.
+TEST_P(Traces, StartAnewAfterAStepThatThrew) {
+  Plan plan{.prompt = {1, 2, 3}, .params = greedy(20)};
+  plan.params.seed = 1;
+  const Outcome whole = alone(plan);
+  for (int bad = 1; bad <= 6; ++bad) {
+    FakeModel model;
+    model.on_forward = [bad](std::int64_t forward) {
+      if (forward == bad) throw OutOfMemoryError(1, 0, "test", "none");
+    };
+    EngineCore core(*ops_, *comm_, model, config(100, 2, 64));
+    core.add(make(plan, 1));
+    core.add(make(plan, 2));
+    const auto run = [&] {
+      while (core.has_work()) core.step();
+    };
+    EXPECT_THROW(run(), OutOfMemoryError);
+    core.abort_all();
+    EXPECT_FALSE(core.has_work());
+    core.check_invariants();
+    core.add(make(plan, 3));
+    std::map<SequenceId, Outcome> outcomes;
+    while (core.has_work()) take(core.step(), outcomes);
+    EXPECT_TRUE(outcomes[3] == whole);
+    EXPECT_EQ(core.scheduler().blocks().num_free(), 100);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Steps, Traces, ::testing::Bool(), [](const auto& info) { return info.param ? "RunAhead" : "OneByOne"; });
 
 }  // namespace
 }  // namespace gossamer

@@ -21,14 +21,15 @@ std::unique_ptr<Sequence> sequence_of(SequenceId id, const SamplingParams& param
 }
 
 // Everything but a block table's growth: the block manager doubles a table's room when it is full.
-void expect_no_allocation_in_decode(Ops& ops, const Model& model, const std::string& what) {
+void expect_no_allocation_in_decode(Ops& ops, const Model& model, bool runs_ahead, const std::string& what) {
   EngineConfig config = small_config();
+  config.runs_ahead = runs_ahead;
   config.max_model_len = 60;
   config.check_invariants = false;
   const auto comm = make_single_communicator();
   EngineCore core(ops, *comm, model, config);
   SamplingParams params;
-  params.repetition_penalty = 1.2;
+  if (!runs_ahead) params.repetition_penalty = 1.2;
   params.logprobs = 5;
   params.logit_bias = {{3, 1.0}};
   params.top_p = 0.9;
@@ -51,14 +52,14 @@ void expect_no_allocation_in_decode(Ops& ops, const Model& model, const std::str
 
 TEST(Memory, DecodeAllocatesNothing) {
   const auto reference = make_reference_ops();
-  expect_no_allocation_in_decode(*reference, testing::FakeModel(), "engine");
+  for (const bool ahead : {false, true}) expect_no_allocation_in_decode(*reference, testing::FakeModel(), ahead, "engine");
   const testing::Files files = testing::write_checkpoint(testing::tiny_model("llama", 0.5, DType::bf16));
   const auto comm = make_single_communicator();
   ThreadPool pool(1);
   for (const CpuIsa isa : available_cpu_isas()) {
     const auto ops = make_cpu_ops({.num_threads = 2, .isa = isa});
     const auto model = load_model(testing::open_checkpoint(files), *ops, *comm, pool);
-    expect_no_allocation_in_decode(*ops, *model, ops->description());
+    for (const bool ahead : {false, true}) expect_no_allocation_in_decode(*ops, *model, ahead, ops->description());
   }
 }
 
