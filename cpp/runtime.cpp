@@ -7,6 +7,7 @@
 
 #include "engine/engine.h"
 #include "engine/follower.h"
+#include "engine/make_ops.h"
 #include "runtime_load.h"
 
 namespace gossamer {
@@ -235,7 +236,13 @@ RuntimeStats Runtime::stats() const {
   stats.decode_seconds = engine.decode_seconds;
   stats.host_allocations = impl_->allocator.total_allocations() - impl_->allocations_at_load;
   stats.host_live_bytes = impl_->allocator.live_bytes();
+  stats.device_live_bytes = impl_->loaded.ops->allocator().live_bytes();
   return stats;
+}
+
+double measure_read_rate(const std::string& device, int num_threads) {
+  HostAllocator allocator;
+  return make_ops({.device = device, .dtype = "auto", .isa = "auto", .num_threads = num_threads}, allocator)->measure_read_rate();
 }
 
 std::string version() { return "0.1.0"; }

@@ -31,6 +31,9 @@ struct RuntimeOptions {
   bool enforce_eager = false;    // never record decode steps as CUDA graphs; the same tokens, more slowly
   bool batch_invariant = false;  // GPU: a request's bits do not depend on its company, more slowly (the CPU's never do)
   std::string cost_table;        // GPU: file that `gossamer tune` made; empty = the times that are built in
+  // Code paths that are not the default yet: "ahead" (a step begins before the host has read the one before), and what the device knows
+  // (Ops::select_candidate).
+  std::vector<std::string> candidates;
   int num_threads = 0;
   std::string isa = "auto";  // auto | portable | avx2 | avx512 | avx512-bf16 (CPU)
   std::uint64_t seed = 0;
@@ -60,7 +63,7 @@ struct GenerateOutput {
 struct RuntimeInfo {
   std::string model_path_name, model_id, architecture, producer, pruning_json;
   std::string device, activation_dtype, kv_dtype;
-  std::int64_t num_parameters, weight_bytes, sparse_elements, sparse_zeros;
+  std::int64_t num_parameters, weight_bytes, table_bytes, sparse_elements, sparse_zeros;
   std::int64_t vocab_size, num_layers, hidden_size, max_model_len;
   std::int64_t kv_bytes, num_blocks, block_size, max_num_seqs, max_num_batched_tokens;
   std::vector<std::int64_t> eos_token_ids;
@@ -75,6 +78,7 @@ struct RuntimeStats {
   double prefill_seconds, decode_seconds;  // steps with any prompt tokens count as prefill
   std::int64_t host_allocations;           // by the Runtime's allocator since load; constant in steady state
   std::int64_t host_live_bytes;
+  std::int64_t device_live_bytes;  // on the CPU, the host's
 };
 
 // Started by mpirun as one of several ranks, every rank makes the same Runtime, which holds a share of the model. Rank 0 is used as ever;
@@ -120,6 +124,8 @@ class Runtime {
   std::unique_ptr<Impl> impl_;
 };
 
+// Bytes per second at which a device's memory can be read; device and num_threads as in RuntimeOptions.
+double measure_read_rate(const std::string& device, int num_threads = 0);
 std::string version();  // "0.1.0"
 std::vector<std::string> supported_architectures();
 

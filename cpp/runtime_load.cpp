@@ -98,6 +98,7 @@ RuntimeInfo describe(const std::string& model_path, const Manifest& manifest, co
   info.kv_dtype = name_of(kv.dtype);
   info.num_parameters = weights.num_parameters;
   info.weight_bytes = weights.weight_bytes;
+  info.table_bytes = weights.table_bytes;
   info.sparse_elements = weights.sparse_elements;
   info.sparse_zeros = weights.sparse_zeros;
   info.vocab_size = config.vocab_size;
@@ -216,6 +217,14 @@ std::optional<Checkpoint> prepare(LoadedModel& loaded, const std::string& model_
 
 void load_into(LoadedModel& loaded, const std::string& model_path, RuntimeOptions options, Allocator& allocator) {
   const std::optional<Checkpoint> checkpoint = prepare(loaded, model_path, options, allocator);
+  bool runs_ahead = false;
+  for (const std::string& candidate : options.candidates) {
+    if (candidate == "ahead") {
+      runs_ahead = true;
+    } else {
+      loaded.ops->select_candidate(candidate);
+    }
+  }
   ThreadPool pool(options.num_threads);
   const LoadOptions load_options{.progress = options.load_progress, .max_positions = options.max_model_len};
   loaded.model = checkpoint ? load_model(*checkpoint, *loaded.ops, *loaded.comm, pool, load_options)
@@ -235,6 +244,7 @@ void load_into(LoadedModel& loaded, const std::string& model_path, RuntimeOption
                    .max_queue = options.max_queue,
                    .seed = options.seed,
                    .enforce_eager = options.enforce_eager,
+                   .runs_ahead = runs_ahead,
                    .group = loaded.ranks ? &loaded.ranks->group() : nullptr,
                    .limits_steps = loaded.ops->device().kind != Device::Kind::cpu};
   loaded.info = describe(model_path, manifest_of(checkpoint), loaded);

@@ -34,6 +34,7 @@ struct ExecContext {
 
 struct WeightStats {
   std::int64_t weight_bytes = 0;     // resident packed bytes, embedding and head included, tied counted once
+  std::int64_t table_bytes = 0;      // of them, those of tables that a step only picks rows from
   std::int64_t num_parameters = 0;   // logical, zeros included
   std::int64_t sparse_elements = 0;  // elements of the linears stored sparse
   std::int64_t sparse_zeros = 0;     // zeros among them

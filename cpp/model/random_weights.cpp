@@ -38,6 +38,7 @@ Linear WeightLoader::random_linear(const LinearSpec& spec, std::vector<std::stri
 
 OwnedTensor WeightLoader::random_table(std::int64_t rows, std::int64_t cols) {
   stats_.num_parameters += rows * cols;
+  stats_.table_bytes += rows * cols * static_cast<std::int64_t>(size_of(ops_.activation_dtype()));
   return to_device(make_random_dense(random_weight(rows, cols), host_, pool_).view);
 }
 

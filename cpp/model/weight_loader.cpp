@@ -185,6 +185,7 @@ OwnedTensor WeightLoader::table(const std::string& name, std::int64_t rows, std:
   if (planning() || !is_selected(name)) return {};
   if (is_random()) return random_table(rows, cols);
   const OwnedTensor stored = read_plain(name);
+  stats_.table_bytes += stored.view.nbytes();
   return to_device(stored.view);
 }
 
@@ -215,7 +216,9 @@ Vocabulary WeightLoader::vocabulary(const std::string& embedding_module, const s
     vocabulary.head = Linear(std::move(weight), {}, Shard::rows, {name});
   }
   if (!vocabulary.table.defined()) {
-    vocabulary.own_table = to_device(plain(std::move(mine[0]), host_).view);
+    const OwnedTensor own_table = plain(std::move(mine[0]), host_);
+    vocabulary.own_table = to_device(own_table.view);
+    stats_.table_bytes += own_table.view.nbytes();
     vocabulary.table = vocabulary.own_table.view;
   }
   if (!config.tie_word_embeddings) vocabulary.head = linear(head);

@@ -128,6 +128,7 @@ void bind_options(nb::module_& module) {
       .def_rw("enforce_eager", &RuntimeOptions::enforce_eager)
       .def_rw("batch_invariant", &RuntimeOptions::batch_invariant)
       .def_rw("cost_table", &RuntimeOptions::cost_table)
+      .def_rw("candidates", &RuntimeOptions::candidates)
       .def_rw("num_threads", &RuntimeOptions::num_threads)
       .def_rw("isa", &RuntimeOptions::isa)
       .def_rw("seed", &RuntimeOptions::seed)
@@ -179,6 +180,7 @@ void bind_results(nb::module_& module) {
       .def_ro("kv_dtype", &RuntimeInfo::kv_dtype)
       .def_ro("num_parameters", &RuntimeInfo::num_parameters)
       .def_ro("weight_bytes", &RuntimeInfo::weight_bytes)
+      .def_ro("table_bytes", &RuntimeInfo::table_bytes)
       .def_ro("sparse_elements", &RuntimeInfo::sparse_elements)
       .def_ro("sparse_zeros", &RuntimeInfo::sparse_zeros)
       .def_ro("vocab_size", &RuntimeInfo::vocab_size)
@@ -207,7 +209,8 @@ void bind_results(nb::module_& module) {
       .def_ro("prefill_seconds", &RuntimeStats::prefill_seconds)
       .def_ro("decode_seconds", &RuntimeStats::decode_seconds)
       .def_ro("host_allocations", &RuntimeStats::host_allocations)
-      .def_ro("host_live_bytes", &RuntimeStats::host_live_bytes);
+      .def_ro("host_live_bytes", &RuntimeStats::host_live_bytes)
+      .def_ro("device_live_bytes", &RuntimeStats::device_live_bytes);
 }
 
 // Calls a member of Runtime without the GIL.
@@ -247,6 +250,13 @@ void finish_sample(const Engine& engine, RequestId id, std::int64_t sample, cons
 void bind_runtime(nb::module_& module) {
   bind_options(module);
   bind_results(module);
+  module.def(
+      "measure_read_rate",
+      [](const std::string& device, int num_threads) {
+        const GilRelease release;
+        return measure_read_rate(device, num_threads);
+      },
+      nb::arg("device"), nb::arg("num_threads") = 0, "Bytes per second at which the device's memory can be read.");
   nb::class_<Engine>(module, "Engine", nb::is_weak_referenceable())
       .def(nb::init<const std::string&, RuntimeOptions, const Engine::Progress&>(), nb::arg("path"), nb::arg("options"),
            nb::arg("progress").none() = nb::none(), "Loads a model directory; progress(bytes_done, bytes_total) may raise to cancel.")

@@ -118,6 +118,12 @@ class RuntimeOptions:
     def cost_table(self, arg: str, /) -> None: ...
 
     @property
+    def candidates(self) -> list[str]: ...
+
+    @candidates.setter
+    def candidates(self, arg: Sequence[str], /) -> None: ...
+
+    @property
     def num_threads(self) -> int: ...
 
     @num_threads.setter
@@ -328,6 +334,9 @@ class RuntimeInfo:
     def weight_bytes(self) -> int: ...
 
     @property
+    def table_bytes(self) -> int: ...
+
+    @property
     def sparse_elements(self) -> int: ...
 
     @property
@@ -411,6 +420,12 @@ class RuntimeStats:
 
     @property
     def host_live_bytes(self) -> int: ...
+
+    @property
+    def device_live_bytes(self) -> int: ...
+
+def measure_read_rate(device: str, num_threads: int = 0) -> float:
+    """Bytes per second at which the device's memory can be read."""
 
 class Engine:
     def __init__(self, path: str, options: RuntimeOptions, progress: Callable[[int, int], None] | None = None) -> None:

@@ -102,7 +102,11 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """What was loaded, and with what sizes. Bytes are this rank's; `pruning` is the manifest's record of how the model was pruned."""
+    """What was loaded, and with what sizes.
+
+    Bytes are this rank's; `table_bytes` those of the weights that a step only picks rows from. `pruning` is the manifest's record of how
+    the model was pruned.
+    """
 
     model_path_name: str
     model_id: str
@@ -114,6 +118,7 @@ class RuntimeInfo:
     kv_dtype: str
     num_parameters: int
     weight_bytes: int
+    table_bytes: int
     sparse_elements: int
     sparse_zeros: int
     vocab_size: int
@@ -153,3 +158,4 @@ class RuntimeStats:
     decode_seconds: float
     host_allocations: int
     host_live_bytes: int
+    device_live_bytes: int

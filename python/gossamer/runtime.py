@@ -76,6 +76,9 @@ class Runtime:
         On a GPU: give a request the same bits whatever runs beside it, more slowly. A CPU always does.
     cost_table : path, optional
         On a GPU: the file of kernel times that `gossamer tune` made; default: the one it stored for this GPU, if any, else an H100's.
+    candidates : sequence of str
+        Code paths that are not the default yet, for tests and measurements: "ahead" (a step begins before the host has read the tokens of
+        the one before) and, on a GPU, "overlap", "attend", "prefill" (docs/gpu-runtime.md).
     tensor_parallel_size : int, optional
         Ranks that share the model; default: what the launcher says.
     all_reduce : "nccl" or "one-shot"
@@ -129,6 +132,7 @@ class Runtime:
         enforce_eager: bool = False,
         batch_invariant: bool = False,
         cost_table: str | os.PathLike[str] | None = None,
+        candidates: Sequence[str] = (),
         tensor_parallel_size: int | None = None,
         all_reduce: Literal["nccl", "one-shot"] = "nccl",
         watchdog_seconds: float = 30.0,
@@ -161,6 +165,9 @@ class Runtime:
         options.enforce_eager = _flag("enforce_eager", enforce_eager)
         options.batch_invariant = _flag("batch_invariant", batch_invariant)
         options.cost_table = stored_table(options.device) if cost_table is None else os.fspath(cost_table)
+        if isinstance(candidates, str):
+            raise TypeError(f"candidates must be a sequence of names, not {shown(candidates)}")
+        options.candidates = [_text("candidates", name) for name in candidates]
 
         self._files = ModelFiles.none() if options.random_config else ModelFiles.read(path, allow_symlinks)
         try:

@@ -56,6 +56,14 @@ def test_a_configuration_may_be_a_file_or_a_directory(tmp_path: Path) -> None:
             assert runtime.info().model_path_name == "tiny"
 
 
+def test_candidates_give_the_same_tokens() -> None:
+    assert tokens(seed=1, sparsity=0.5, candidates=["ahead"]) == tokens(seed=1, sparsity=0.5)
+    with pytest.raises(ValueError, match="cpu has none called 'faster'"):
+        tokens(candidates=["faster"])
+    with pytest.raises(TypeError, match="sequence of names"):
+        tokens(candidates="ahead")
+
+
 def test_refuses_what_makes_no_sense(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="weights must be 'stored' or 'random'"):
         Runtime(tmp_path, weights="dummy")  # type: ignore[arg-type]

@@ -16,10 +16,21 @@ __all__ = ["measure_fresh"]
 
 
 def measure_fresh(
-    model: str | os.PathLike[str], shape: Shape, *, repeats: int = 5, runtime_options: Mapping[str, Any] | None = None
+    model: str | os.PathLike[str],
+    shape: Shape,
+    *,
+    repeats: int = 5,
+    runtime_options: Mapping[str, Any] | None = None,
+    read_rate: float = float("nan"),
 ) -> Row:
     """As `measure_model` for one shape, in a new process."""
-    job = {"model": os.fspath(model), "shape": asdict(shape), "repeats": repeats, "runtime_options": dict(runtime_options or {})}
+    job = {
+        "model": os.fspath(model),
+        "shape": asdict(shape),
+        "repeats": repeats,
+        "runtime_options": dict(runtime_options or {}),
+        "read_rate": read_rate,
+    }
     done = subprocess.run([sys.executable, "-m", __name__], input=json.dumps(job), capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
@@ -29,7 +40,8 @@ def measure_fresh(
 
 def main() -> None:
     job = json.load(sys.stdin)
-    (row,) = measure_model(job["model"], [Shape(**job["shape"])], repeats=job["repeats"], runtime_options=job["runtime_options"])
+    shape = Shape(**job.pop("shape"))
+    (row,) = measure_model(job.pop("model"), [shape], **job)
     json.dump(row.as_dict(), sys.stdout)
 
 
