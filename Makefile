@@ -19,7 +19,7 @@ comma := ,
 HAVE_GTEST := $(shell $(or $(CXX),c++) -E -x c++ -include gtest/gtest.h /dev/null >/dev/null 2>&1 && echo yes)
 CPP_TESTS := $(if $(HAVE_GTEST),ON,OFF)
 
-.PHONY: help demo demo-results test test-hf check asan tsan bench bench-cpu cuda dev setup-dev clean
+.PHONY: help demo demo-results test test-hf test-gpu check asan tsan bench bench-cpu bench-gpu cuda dev setup-dev clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -73,6 +73,16 @@ test: $(VENV)/.build-tools  ## all tests that need neither torch nor a GPU
 test-hf: $(VENV)/.build-tools  ## parity with Hugging Face transformers (installs torch: a large download)
 	$(call install,hf,$(WITH_TESTS))
 	$(BIN)/python -m pytest -m hf
+
+test-gpu: CUDA := ON
+test-gpu: $(VENV)/.build-tools  ## every test that needs an NVIDIA GPU, C++ and Python; ARCHS="90a" narrows the build
+	$(call require_gtest)
+	$(call install,test,$(WITH_TESTS))
+	$(if $(HAVE_GTEST),$(BIN)/ctest --test-dir $(BUILD) -L gpu --output-on-failure)
+	$(BIN)/python -m pytest -m gpu
+
+bench-gpu: $(VENV)/.build-tools  ## models end to end on an NVIDIA GPU, into build/bench-gpu (10 minutes on an H100; see benchmarks/README.md)
+	bash benchmarks/end_to_end/gpu.sh build/bench-gpu
 
 check: $(VENV)/.build-tools  ## format, lint, types, -Werror, CPU tests: what to run before a commit
 	$(call install,dev,$(WITH_TESTS) -Ccmake.define.GOSSAMER_WERROR=ON)

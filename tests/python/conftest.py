@@ -35,6 +35,20 @@ def runtime(tiny_model: Path) -> Iterator[Runtime]:
         yield runtime
 
 
+@pytest.fixture(scope="session")
+def gpu() -> str:
+    """The device of tests marked `gpu`; they skip, and say why, where there is none."""
+    from gossamer import DeviceError, _core
+
+    try:
+        found = _core.probe_backend("cuda")["devices"]
+    except DeviceError as error:
+        pytest.skip(f"no GPU can be used: {error}")
+    if not found:
+        pytest.skip("no NVIDIA GPU here")
+    return "cuda:0"
+
+
 def wait_until_idle(runtime: Runtime, seconds: float = 1.0) -> None:
     """The engine learns of a cancellation at its next step: soon nothing runs, and every block is free."""
     deadline = time.monotonic() + seconds
