@@ -144,6 +144,12 @@ void validate(const RuntimeOptions& options) {
 
 namespace {
 
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ",") + name;
+  return text;
+}
+
 // What all ranks must have in common, or what they compute together is nonsense.
 Fields fields_of(const RuntimeOptions& options, const LoadedModel& loaded, const Manifest& manifest) {
   const auto text = [](const auto& value) { return std::to_string(value); };
@@ -161,6 +167,7 @@ Fields fields_of(const RuntimeOptions& options, const LoadedModel& loaded, const
           {"kv_cache_memory", text(options.kv_cache_memory)},
           {"seed", text(options.seed)},
           {"all_reduce", options.all_reduce},
+          {"candidates", joined(options.candidates)},
           {"enforce_eager", text(options.enforce_eager)},
           {"batch_invariant", text(options.batch_invariant)},
           {"random weights", options.random_config},

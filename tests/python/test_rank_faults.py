@@ -121,6 +121,7 @@ def test_a_rank_that_fails_names_itself(tiny_model: Path, tmp_path: Path) -> Non
         ("block_size=16 << rank", "block_size"),
         ("dtype=['float32', 'bfloat16'][rank]", "dtype"),
         ("max_model_len=100 + rank", "max_model_len"),
+        ("candidates=['ahead'] * rank", "candidates"),
     ],
 )
 def test_ranks_that_differ_are_named_with_the_field(option: str, name: str, tiny_model: Path, tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ __all__ = ["Stage", "StepProfile", "profile_steps", "stage_of", "summarize"]
 
 # The first that is part of a kernel's name says its stage.
 _STAGES = (
+    ("nccl", "sums over ranks"),
+    ("all_reduce", "sums over ranks"),
+    ("all_gather", "sums over ranks"),
     ("expand_kernel", "expansion"),
     ("attention", "attention"),
     ("rope_kv", "rotation and KV write"),
