@@ -132,6 +132,8 @@ void validate(const RuntimeOptions& options) {
           "gpu_memory_utilization must be above 0 and at most 1, not " + std::to_string(options.gpu_memory_utilization));
   require(options.random_sparsity >= 0 && options.random_sparsity < 1,
           "sparsity must be at least 0 and below 1, not " + std::to_string(options.random_sparsity));
+  require(options.random_values.empty() || options.random_values == "int8" || options.random_values == "fp8",
+          "values must be int8 or fp8, not '" + printable(options.random_values) + "'");
   require_between("tensor_parallel_size", options.tensor_parallel_size, 0, kMaxRanks);
   require(options.watchdog_seconds >= 1 && options.watchdog_seconds <= kMaxWatchdogSeconds,
           "watchdog_seconds must be between 1 and " + std::to_string(kMaxWatchdogSeconds) + ", not " +
@@ -171,7 +173,9 @@ Fields fields_of(const RuntimeOptions& options, const LoadedModel& loaded, const
           {"enforce_eager", text(options.enforce_eager)},
           {"batch_invariant", text(options.batch_invariant)},
           {"random weights", options.random_config},
-          {"sparsity", text(options.random_sparsity)}};
+          {"sparsity", text(options.random_sparsity)},
+          {"values", options.random_values},
+          {"eight_bit", options.eight_bit}};
 }
 
 DeviceOptions device_options(const RuntimeOptions& options) {
@@ -179,6 +183,7 @@ DeviceOptions device_options(const RuntimeOptions& options) {
           .dtype = options.dtype,
           .isa = options.isa,
           .num_threads = options.num_threads,
+          .eight_bit = options.eight_bit,
           .batch_invariant = options.batch_invariant,
           .cost_table = options.cost_table};
 }
@@ -194,6 +199,13 @@ Manifest manifest_of(const std::optional<Checkpoint>& checkpoint) {
   random.model_id = "random";
   random.pruning_json = "null";
   return random;
+}
+
+RandomWeights random_weights(const RuntimeOptions& options) {
+  RandomWeights weights{.sparsity = options.random_sparsity, .seed = options.seed};
+  if (options.random_values == "int8") weights.values = DType::i8;
+  if (options.random_values == "fp8") weights.values = DType::e4m3;
+  return weights;
 }
 
 // Opens device and checkpoint (none for random weights); with several ranks they then agree that it is the same for all.
@@ -234,9 +246,9 @@ void load_into(LoadedModel& loaded, const std::string& model_path, RuntimeOption
   }
   ThreadPool pool(options.num_threads);
   const LoadOptions load_options{.progress = options.load_progress, .max_positions = options.max_model_len};
-  loaded.model = checkpoint ? load_model(*checkpoint, *loaded.ops, *loaded.comm, pool, load_options)
-                            : make_random_model(options.random_config, {.sparsity = options.random_sparsity, .seed = options.seed},
-                                                *loaded.ops, *loaded.comm, pool, load_options);
+  loaded.model = checkpoint
+                     ? load_model(*checkpoint, *loaded.ops, *loaded.comm, pool, load_options)
+                     : make_random_model(options.random_config, random_weights(options), *loaded.ops, *loaded.comm, pool, load_options);
   const std::int64_t sharers = loaded.ranks ? loaded.ranks->local_size() : 1;
   KvPlan plan = plan_kv(*loaded.model, *loaded.ops, options, available_host_memory() / sharers);
   if (loaded.ranks) {  // as large as the rank with the least memory can have it

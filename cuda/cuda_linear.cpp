@@ -37,7 +37,8 @@ CudaLinear::CudaLinear(Allocator& allocator, const DeviceLimits& limits, std::un
       packed_x_(allocator),
       expansion_(allocator),
       sums_(allocator),
-      library_space_(allocator) {
+      library_space_(allocator),
+      bytes_(allocator, limits, act, options_.eight_bit) {
   if (cublas_ != nullptr) library_space_.reserve(CublasLt::kWorkspaceBytes);
 }
 
@@ -60,7 +61,7 @@ bool CudaLinear::is_expanded(const SparseTiles& weight, std::int64_t n) {
   return n >= found->second;
 }
 
-void CudaLinear::note_weight(const SparseTiles& weight) {
+void CudaLinear::note_weight(const PackedWeight& weight) {
   expansion_bytes_ = std::max(expansion_bytes_, static_cast<std::size_t>(weight.rows() * round_up(weight.cols(), 8) * 2));
 }
 
@@ -75,6 +76,10 @@ void CudaLinear::apply(const Tensor& out, const Tensor& x, const PackedWeight& p
     } else {
       expanded(out, x, *tiles, epilogue, stream);
     }
+    return;
+  }
+  if (const auto* tiles = dynamic_cast<const ByteTiles*>(&packed); tiles != nullptr) {
+    bytes(out, x, *tiles, epilogue, stream);
     return;
   }
   const auto* weight = dynamic_cast<const DenseWeight*>(&packed);
@@ -139,6 +144,18 @@ void CudaLinear::expanded(const Tensor& out, const Tensor& x, const SparseTiles&
   params.slot_bytes = static_cast<std::uint32_t>(w.max_record_bytes + 16);
   check_status(launch_expand(params, w.format, limits_.num_sms, stream), "linear (expansion kernel)");
   dense(out, x, params.out, params.ldw, epilogue, stream);
+}
+
+void CudaLinear::bytes(const Tensor& out, const Tensor& x, const ByteTiles& weight, const Epilogue& epilogue, cudaStream_t stream) {
+  if (x.size(0) <= ByteLinear::kMostTokens) {
+    bytes_.apply(out, x, weight, epilogue, stream);
+    return;
+  }
+  const std::int64_t ldw = round_up(weight.cols(), 8);
+  void* halves = expansion_.reserve(std::max(expansion_bytes_, static_cast<std::size_t>(weight.rows() * ldw * 2)));
+  expansion_held_ = expansion_.bytes();
+  bytes_.expand(halves, ldw, weight, stream);
+  dense(out, x, halves, ldw, epilogue, stream);
 }
 
 void CudaLinear::dense(const Tensor& out, const Tensor& x, const void* weight, std::int64_t stride, const Epilogue& epilogue,

@@ -7,6 +7,7 @@
 #include <memory>
 #include <tuple>
 
+#include "byte_linear.h"
 #include "cublas_lt.h"
 #include "cuda_weight.h"
 #include "ops/ops.h"
@@ -16,6 +17,7 @@ namespace gossamer::cuda {
 
 struct LinearOptions {
   bool batch_invariant = false;  // one order of sums for any number of tokens: own kernels only, never expanded
+  EightBit eight_bit = EightBit::off;
   CostTable table;
 };
 
@@ -28,7 +30,7 @@ class CudaLinear {
   // What a sparse weight is packed as.
   ProductPath path_for(std::int64_t rows, std::int64_t cols, std::int64_t nnz) const;
   // Makes room, at the first large batch, for the largest weight noted to be expanded.
-  void note_weight(const SparseTiles& weight);
+  void note_weight(const PackedWeight& weight);
   // Whether the dense kernels overlap with those beside them, as the sparse ones do.
   void set_overlap(bool overlaps) { overlaps_ = overlaps; }
   // Bytes that large batches will still take.
@@ -37,6 +39,7 @@ class CudaLinear {
  private:
   void sparse(const Tensor& out, const Tensor& x, const SparseTiles& weight, const Epilogue& epilogue, cudaStream_t stream);
   void expanded(const Tensor& out, const Tensor& x, const SparseTiles& weight, const Epilogue& epilogue, cudaStream_t stream);
+  void bytes(const Tensor& out, const Tensor& x, const ByteTiles& weight, const Epilogue& epilogue, cudaStream_t stream);
   void dense(const Tensor& out, const Tensor& x, const void* weight, std::int64_t stride, const Epilogue& epilogue, cudaStream_t stream);
   bool by_library(const Tensor& out, const Tensor& x, const void* weight, std::int64_t stride, const Epilogue& epilogue,
                   cudaStream_t stream);
@@ -54,6 +57,7 @@ class CudaLinear {
   // The least number of tokens for which a weight is expanded, by what that depends on: m, k, format, sparsity in per cent.
   std::map<std::tuple<std::int64_t, std::int64_t, TileFormat, int>, std::int64_t> expanded_from_;
   Workspace partials_, tickets_, packed_x_, expansion_, sums_, library_space_;
+  ByteLinear bytes_;
   std::size_t expansion_bytes_ = 0;
   std::size_t expansion_held_ = 0;
 };

@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "byte_weight.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/thread_pool.h"
@@ -128,6 +129,7 @@ class CudaOps final : public Ops {
   CudaOps(int device_index, DType act, std::string name, const BackendOptions& options, CostTable table)
       : device_{Device::Kind::cuda, device_index},
         act_(act),
+        eight_bit_(options.eight_bit),
         name_(std::move(name)),
         stream_(device_index),
         limits_(limits_of(device_index)),
@@ -135,7 +137,7 @@ class CudaOps final : public Ops {
         staging_(pinned_),
         partials_(allocator_),
         batch_invariant_(options.batch_invariant),
-        linear_(allocator_, limits_, load_library(), act, {options.batch_invariant, std::move(table)}),
+        linear_(allocator_, limits_, load_library(), act, {options.batch_invariant, options.eight_bit, std::move(table)}),
         sampler_(allocator_, pinned_) {}
   ~CudaOps() override {
     cudaSetDevice(device_.index);
@@ -145,7 +147,7 @@ class CudaOps final : public Ops {
   Device device() const override { return device_; }
   DType activation_dtype() const override { return act_; }
   Allocator& allocator() override { return allocator_; }
-  // Scaled values become halves when they are packed.
+  // Those that are not kept become halves.
   bool takes(DType values) const override { return is_floating(values) || is_scaled(values); }
   std::string description() const override { return device_.to_string() + ", " + name_; }
   void synchronize() override { check_status(cudaStreamSynchronize(bound()), "the GPU's work (cudaStreamSynchronize)"); }
@@ -206,11 +208,13 @@ class CudaOps final : public Ops {
   }
   std::unique_ptr<PackedWeight> do_pack_scaled(const ScaledMatrix& dense) override {
     HostAllocator host;
+    if (keeps(dense.dtype(), dense.group, dense.cols())) return pack_bytes(with_full_mask(dense, host, pool_).view);
     return do_pack_dense(dequantize(dense, act_, host, pool_).view);
   }
   std::unique_ptr<PackedWeight> do_pack_sparse(const SparseWeight& weight) override {
     bound();
     if (is_scaled(weight.dtype())) {
+      if (keeps(weight.dtype(), weight.group, weight.cols)) return pack_bytes(weight);
       HostAllocator host;
       return do_pack_sparse(dequantize(weight, act_, host, pool_).view);
     }
@@ -227,6 +231,11 @@ class CudaOps final : public Ops {
   }
 
   std::unique_ptr<PackedWeight> do_pack_random(const RandomWeight& weight) override {
+    if (keeps(weight.dtype, weight.cols, weight.cols)) {
+      auto packed = std::make_unique<ByteTiles>(weight, allocator_, bound());
+      linear_.note_weight(*packed);
+      return packed;
+    }
     if (weight.dtype != act_) return Ops::do_pack_random(weight);
     if (!weight.is_sparse) return std::make_unique<DenseWeight>(weight, allocator_, bound());
     auto packed = std::make_unique<SparseTiles>(weight, allocator_, bound());
@@ -448,6 +457,17 @@ class CudaOps final : public Ops {
     check_status(launch_attention(p, plan, act_, kv, bound(), fresh), "attention");
   }
 
+  // Whether weights of such values stay 8 bits wide.
+  bool keeps(DType dtype, std::int64_t group, std::int64_t cols) const {
+    return eight_bit_ != EightBit::off && ByteTiles::holds(dtype, group, cols);
+  }
+  std::unique_ptr<PackedWeight> pack_bytes(const SparseWeight& weight) {
+    bound();
+    auto packed = std::make_unique<ByteTiles>(weight, allocator_, pool_);
+    linear_.note_weight(*packed);
+    return packed;
+  }
+
   void norm(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) {
     const bool is_flat = x.rank() == 2;
     NormParams p;
@@ -469,6 +489,7 @@ class CudaOps final : public Ops {
 
   Device device_;
   DType act_;
+  EightBit eight_bit_;
   std::string name_;
   Stream stream_;
   DeviceLimits limits_;

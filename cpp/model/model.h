@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -58,9 +59,10 @@ class Model {
 };
 
 // A model without files: every weight random, norms 1, biases 0. Products in the layers are sparse if sparsity > 0, the embedding and the
-// head always dense.
+// head always dense. values: of the products, those of a head that is not the embedding too; none = the activations' dtype.
 struct RandomWeights {
   double sparsity = 0.0;
+  std::optional<DType> values = {};
   std::uint64_t seed = 0;
 };
 

@@ -23,6 +23,7 @@ Linear WeightLoader::random_linear(const LinearSpec& spec, std::vector<std::stri
   std::int64_t rows = 0;
   for (std::size_t i = 0; i < spec.modules.size(); ++i) rows += own_rows(spec, i).end - own_rows(spec, i).begin;
   RandomWeight wanted = random_weight(rows, spec.shard == Shard::cols ? share(spec.cols) : spec.cols);
+  wanted.dtype = random_.values.value_or(wanted.dtype);
   wanted.is_sparse = random_.sparsity > 0;
   wanted.sparsity = random_.sparsity;
   std::unique_ptr<PackedWeight> weight = ops_.pack(wanted);
@@ -46,7 +47,9 @@ Vocabulary WeightLoader::random_vocabulary(const LinearSpec& head, const ModelCo
   const Range own = own_range(config.vocab_size, comm_.size());
   Vocabulary vocabulary;
   vocabulary.row_begin = own.begin;
-  std::unique_ptr<PackedWeight> weight = ops_.pack(random_weight(own.end - own.begin, head.cols));
+  RandomWeight wanted = random_weight(own.end - own.begin, head.cols);
+  if (!config.tie_word_embeddings) wanted.dtype = random_.values.value_or(wanted.dtype);
+  std::unique_ptr<PackedWeight> weight = ops_.pack(wanted);
   count_resident(weight->nbytes());
   stats_.num_parameters += weight->rows() * weight->cols();
   if (config.tie_word_embeddings) vocabulary.table = weight->table();

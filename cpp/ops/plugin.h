@@ -37,9 +37,17 @@ struct CommunicatorOptions {
   bool one_shot = false;  // small sums and gathers over peer memory, by the backend's own kernels
 };
 
+// What a GPU does with weights whose values have 8 bits and one scale a row.
+enum class EightBit : std::uint8_t {
+  off,         // they become halves at load
+  weights,     // they stay 8 bits wide; activations are halves
+  activations  // of i8 weights, too, 8 bits wide, with a scale per token
+};
+
 struct BackendOptions {
   bool batch_invariant = false;  // an output's bits depend on its own inputs, never on what else is in the batch; slower
   std::string cost_table;        // file with times of this device (docs/kernel-notes.md), for choosing kernels; empty: what is built in
+  EightBit eight_bit = EightBit::off;  // kernels that have not been measured yet; not with batch_invariant
 };
 
 class Backend {

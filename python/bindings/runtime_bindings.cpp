@@ -125,6 +125,8 @@ void bind_options(nb::module_& module) {
       .def_rw("gpu_memory_utilization", &RuntimeOptions::gpu_memory_utilization)
       .def_rw("random_config", &RuntimeOptions::random_config)
       .def_rw("random_sparsity", &RuntimeOptions::random_sparsity)
+      .def_rw("random_values", &RuntimeOptions::random_values)
+      .def_rw("eight_bit", &RuntimeOptions::eight_bit)
       .def_rw("enforce_eager", &RuntimeOptions::enforce_eager)
       .def_rw("batch_invariant", &RuntimeOptions::batch_invariant)
       .def_rw("cost_table", &RuntimeOptions::cost_table)

@@ -49,6 +49,9 @@ class Runtime:
         "random" makes every weight up where it is used, in seconds, for measuring models that one need not have: norms 1, biases 0.
     sparsity : float, optional
         Of the layers' random products, in [0, 1); embedding and head stay dense. Default: 0.
+    values : "fp8" or "int8", optional
+        Of the random products (the head's too, unless it is the embedding): 8-bit values with one scale a row. Default: the
+        activations' dtype.
     device : str
         "auto", "cpu", "cuda", "cuda:0", or "reference" (plain loops, slow, for tests).
     dtype : str
@@ -66,6 +69,10 @@ class Runtime:
         Bytes of the KV cache; default on the CPU: the smaller of the model's need and a quarter of free memory.
     gpu_memory_utilization : float
         Share of a GPU's memory that weights and KV cache may fill, in (0, 1].
+    eight_bit : "off", "weights" or "activations"
+        What a GPU does with weights of 8-bit values and one scale a row. "off": they become 16-bit numbers at load, and take as much
+        memory. "weights": they stay 8 bits wide. "activations": products of int8 weights round activations to 8 bits with a scale per
+        token, too. The kernels behind the last two have not been measured yet.
     num_threads : int, optional
         CPU threads; default: all cores this process may use.
     seed : int
@@ -119,6 +126,7 @@ class Runtime:
         *,
         weights: Literal["stored", "random"] = "stored",
         sparsity: float | None = None,
+        values: Literal["fp8", "int8"] | None = None,
         device: str = "auto",
         dtype: str = "auto",
         max_model_len: int | None = None,
@@ -127,6 +135,7 @@ class Runtime:
         block_size: int = 16,
         kv_cache_memory: int | None = None,
         gpu_memory_utilization: float = 0.9,
+        eight_bit: Literal["off", "weights", "activations"] = "off",
         num_threads: int | None = None,
         seed: int = 0,
         enforce_eager: bool = False,
@@ -145,10 +154,12 @@ class Runtime:
         if _text("weights", weights) == "random":
             path, options.random_config = read_config(model)
             options.random_sparsity = real("sparsity", 0.0 if sparsity is None else sparsity, 0.0, 1.0)
+            options.random_values = "" if values is None else _text("values", values)
         else:
-            path = _stored(model, weights, sparsity)
+            path = _stored(model, weights, sparsity, values)
         options.device = _text("device", device)
         options.dtype = _text("dtype", dtype)
+        options.eight_bit = _text("eight_bit", eight_bit)
         options.verify = _text("verify", verify)
         options.max_num_seqs = integer("max_num_seqs", max_num_seqs, 1, INT32_MAX)
         options.block_size = integer("block_size", block_size, 1, 4096)
@@ -405,12 +416,16 @@ def _info(core: _core.RuntimeInfo) -> RuntimeInfo:
     return RuntimeInfo(pruning=json.loads(core.pruning_json or "null"), **{name: getattr(core, name) for name in names})
 
 
-def _stored(model: Any, weights: str, sparsity: float | None) -> str:
+def _stored(model: Any, weights: str, sparsity: float | None, values: str | None) -> str:
     """Return the path of a model directory, after refusing what only random weights take."""
     if weights != "stored":
         raise ValueError(f"weights must be 'stored' or 'random', not {shown(weights)}")
     if sparsity is not None:
         raise ValueError("sparsity is that of random weights; a stored model has its own: give weights='random', or no sparsity")
+    if values is not None:
+        raise ValueError(
+            "values are those of random weights; `gossamer convert --values` stores a model so: give weights='random', or none"
+        )
     path = os.fspath(model)
     if not isinstance(path, str):
         raise TypeError(f"model must be a text path, not {shown(path)}")

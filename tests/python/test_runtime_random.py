@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -47,6 +48,17 @@ def test_sparsity_is_that_of_the_layers_products() -> None:
         assert runtime.info().sparsity == 0.0
 
 
+@pytest.mark.parametrize("values", ["int8", "fp8"])
+def test_values_may_have_eight_bits(values: Literal["int8", "fp8"]) -> None:
+    outputs = []
+    for kind in (values, None):
+        with Runtime(CONFIG, weights="random", sparsity=0.5, values=kind, device="reference") as runtime:
+            outputs.append((runtime.info().weight_bytes, runtime.generate([1, 2, 3], GREEDY)[0].outputs[0].token_ids))
+    (eight, tokens_eight), (plain, tokens_plain) = outputs
+    assert eight != plain
+    assert len(tokens_eight) == len(tokens_plain)
+
+
 def test_a_configuration_may_be_a_file_or_a_directory(tmp_path: Path) -> None:
     directory = tmp_path / "tiny"
     directory.mkdir()
@@ -69,6 +81,12 @@ def test_refuses_what_makes_no_sense(tmp_path: Path) -> None:
         Runtime(tmp_path, weights="dummy")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sparsity is that of random weights"):
         Runtime(tmp_path, sparsity=0.5)
+    with pytest.raises(ValueError, match="values are those of random weights"):
+        Runtime(tmp_path, values="fp8")
+    with pytest.raises(ValueError, match="values must be int8 or fp8, not 'fp4'"):
+        Runtime(CONFIG, weights="random", values="fp4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="eight_bit must be off, weights or activations, not 'on'"):
+        Runtime(CONFIG, weights="random", eight_bit="on")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sparsity must be"):
         Runtime(CONFIG, weights="random", sparsity=1.5)
     with pytest.raises(ValueError, match=r"config\.json cannot be read"):
