@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -22,6 +23,7 @@
 #include "plan/cost_table_text.h"
 #include "sparse/dequantize.h"
 #include "status.h"
+#include "weight_packer.h"
 
 namespace gossamer::cuda {
 
@@ -67,7 +69,8 @@ class Stream {
 // Pinned memory through which small uploads go, so that the host need not wait for them.
 class Staging {
  public:
-  explicit Staging(Allocator& pinned) : slots_{Buffer(pinned, kStagingBytes), Buffer(pinned, kStagingBytes)} {
+  explicit Staging(Allocator& pinned) {
+    for (Buffer& slot : slots_) slot = Buffer(pinned, kStagingBytes);
     for (cudaEvent_t& event : events_) check_status(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
   }
   ~Staging() {
@@ -85,8 +88,9 @@ class Staging {
   }
 
  private:
-  std::array<Buffer, 2> slots_;
-  std::array<cudaEvent_t, 2> events_{};
+  static constexpr std::size_t kSlots = 4;  // a step has two uploads, and two steps may be open
+  std::array<Buffer, kSlots> slots_;
+  std::array<cudaEvent_t, kSlots> events_{};
   std::size_t next_ = 0;
 };
 
@@ -150,7 +154,10 @@ class CudaOps final : public Ops {
   // Those that are not kept become halves.
   bool takes(DType values) const override { return is_floating(values) || is_scaled(values); }
   std::string description() const override { return device_.to_string() + ", " + name_; }
-  void synchronize() override { check_status(cudaStreamSynchronize(bound()), "the GPU's work (cudaStreamSynchronize)"); }
+  void synchronize() override {
+    check_status(cudaStreamSynchronize(bound()), "the GPU's work (cudaStreamSynchronize)");
+    if (packer_) packer_->release();  // loading ends so
+  }
 
   void select_candidate(const std::string& name) override {
     if (name == "overlap") {
@@ -161,6 +168,8 @@ class CudaOps final : public Ops {
       attends_ = true;
     } else if (name == "prefill") {
       uses_prefill_ = true;
+    } else if (name == "pack") {
+      packer_.emplace(allocator_, pinned_, pool_);
     } else {
       Ops::select_candidate(name);
     }
@@ -203,7 +212,8 @@ class CudaOps final : public Ops {
 
  protected:
   std::unique_ptr<PackedWeight> do_pack_dense(const Tensor& dense) override {
-    bound();
+    const cudaStream_t stream = bound();
+    if (packer_ && dense.dtype() == act_ && dense.is_contiguous() && dense.size(1) % 8 == 0) return packer_->pack_dense(dense, stream);
     return std::make_unique<DenseWeight>(dense, act_, allocator_, pool_);
   }
   std::unique_ptr<PackedWeight> do_pack_scaled(const ScaledMatrix& dense) override {
@@ -225,7 +235,9 @@ class CudaOps final : public Ops {
       sparse_to_dense(weight, dense.view);
       return std::make_unique<DenseWeight>(dense.view, act_, allocator_, pool_);
     }
-    auto packed = std::make_unique<SparseTiles>(weight, format_of(path), act_, allocator_, pool_);
+    const bool is_packed_here = packer_ && format_of(path) == TileFormat::bitmap && weight.dtype() == act_;
+    auto packed = is_packed_here ? packer_->pack_bitmap(weight, bound())
+                                 : std::make_unique<SparseTiles>(weight, format_of(path), act_, allocator_, pool_);
     linear_.note_weight(*packed);
     return packed;
   }
@@ -248,6 +260,10 @@ class CudaOps final : public Ops {
     const cudaStream_t stream = bound();
     if (in.device() == Device{} && bytes <= kStagingBytes) {
       staging_.upload(out.raw(), in.raw(), bytes, stream);
+      return;
+    }
+    if (in.device() == Device{} && packer_) {
+      packer_->upload(out.raw(), in.raw(), bytes, stream);
       return;
     }
     check_status(cudaMemcpyAsync(out.raw(), in.raw(), bytes, cudaMemcpyDefault, stream), "copy (cudaMemcpyAsync)");
@@ -324,10 +340,7 @@ class CudaOps final : public Ops {
 
   void do_attention(const Tensor& out, const Tensor& q, const KvLayer& kv, const Batch& batch, const AttentionParams& params) override {
     PagedAttentionParams p = attention_params(out, q, kv, batch, params);
-    if (!batch_invariant_) {
-      attend(p, kv.keys.dtype(), batch.max_query_len, batch.max_context_len, nullptr);
-      return;
-    }
+    if (!batch_invariant_) return attend_batch(p, kv.keys.dtype(), batch);
     // One kernel for every token, as if each were alone; in runs, so that their partial sums stay small.
     const std::int64_t splits = batch.max_context_len / kSplitTokens + 1;
     const auto run = static_cast<std::int32_t>(std::max<std::int64_t>(1, kMostPartials / (splits * p.num_heads * (p.head_dim + 2))));
@@ -448,6 +461,25 @@ class CudaOps final : public Ops {
     return p;
   }
 
+  // With prompts beside them, decodes keep a kernel of their own: a block of the other would go through a whole context for one of them.
+  void attend_batch(const PagedAttentionParams& p, DType kv, const Batch& batch) {
+    const auto decodes = static_cast<std::int32_t>(batch.num_decodes);
+    const AttentionPlan plan = plan_attention(p, act_, kv, batch.max_query_len, batch.max_context_len, uses_prefill_);
+    if (decodes == 0 || decodes == p.num_seqs || plan.kernel != AttentionKernel::prefill) {
+      attend(p, kv, batch.max_query_len, batch.max_context_len, nullptr);
+      return;
+    }
+    PagedAttentionParams front = p, rest = p;
+    front.n = front.num_seqs = decodes;
+    rest.n -= decodes;
+    rest.num_seqs -= decodes;
+    rest.query_start += decodes;  // its tokens count from the batch's first, as q and out do
+    rest.context_len += decodes;
+    rest.block_table += decodes * rest.table_stride;
+    attend(front, kv, 1, batch.max_context_len, nullptr);
+    attend(rest, kv, batch.max_query_len, batch.max_context_len, nullptr);
+  }
+
   void attend(PagedAttentionParams p, DType kv, std::int64_t max_query_len, std::int64_t max_context_len, const NewTokenParams* fresh) {
     const AttentionPlan plan = plan_attention(p, act_, kv, max_query_len, max_context_len, uses_prefill_ && !batch_invariant_);
     p.num_splits = plan.num_splits;
@@ -494,12 +526,13 @@ class CudaOps final : public Ops {
   Stream stream_;
   DeviceLimits limits_;
   // Candidates, not run on a GPU yet: programmatic dependent launch of the small kernels; rotation and KV write inside decode attention;
-  // prompts' attention on tensor cores.
+  // prompts' attention on tensor cores; weights packed on the device (packer_).
   bool overlaps_ = false, attends_ = false, uses_prefill_ = false;
   CudaAllocator allocator_;
   PinnedAllocator pinned_;
   Staging staging_;
   ThreadPool pool_;  // packs weights
+  std::optional<WeightPacker> packer_;
   Workspace partials_;
   bool batch_invariant_;
   CudaLinear linear_;

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/thread_pool.h"
@@ -19,6 +20,8 @@ class DenseWeight final : public PackedWeight {
  public:
   DenseWeight(const Tensor& dense, DType dtype, Allocator& allocator, ThreadPool& pool);
   DenseWeight(const RandomWeight& weight, Allocator& allocator, cudaStream_t stream);
+  // On the device already, rows of a multiple of 8 elements.
+  explicit DenseWeight(OwnedTensor values) : rows_(values.view.size(0)), cols_(values.view.size(1)), values_(std::move(values)) {}
   std::int64_t rows() const override { return rows_; }
   std::int64_t cols() const override { return cols_; }
   std::int64_t nbytes() const override { return values_.view.nbytes(); }
@@ -40,6 +43,8 @@ class SparseTiles final : public PackedWeight {
   SparseTiles(const SparseWeight& weight, TileFormat format, DType dtype, Allocator& allocator, ThreadPool& pool);
   // Bitmap tiles, made on the device.
   SparseTiles(const RandomWeight& weight, Allocator& allocator, cudaStream_t stream);
+  // On the device already.
+  SparseTiles(Buffer data, Buffer offsets, const TiledWeight& view) : data_(std::move(data)), offsets_(std::move(offsets)), view_(view) {}
   std::int64_t rows() const override { return view_.rows; }
   std::int64_t cols() const override { return view_.cols; }
   std::int64_t nbytes() const override { return view_.nbytes(); }

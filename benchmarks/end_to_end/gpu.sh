@@ -18,7 +18,7 @@ site=${SITE:-$root/build/gpu/site}
 build=${BUILD:-$root/build/gpu/cmake}
 configs=benchmarks/configs
 parts=${*:-build tests decode candidates parity stages opt prefill faults peers large load}
-every="ahead,overlap,attend,prefill"
+every="ahead,overlap,attend,prefill,pack"
 export PYTHONPATH="$site:$root/tests/golden:$root/tests/python${PYTHONPATH:+:$PYTHONPATH}"
 
 say() { echo "$*" | tee -a "$out/summary.txt"; }
@@ -85,8 +85,13 @@ for name in $parts; do
       bench 90 --config $configs/opt-66b.json --sparsity 0.6 --batch 8 --tokens 64/512
       bench 90 --config $configs/llama3-70b.json --sparsity 0.6 --batch 8 --tokens 64/512
       ;;
-    load) part 180 "$python" benchmarks/end_to_end/loading.py $configs/llama3-8b.json 0.6 "${SCRATCH:-/tmp}/gossamer-load" --device cuda --results "$out/load.json"
-      tail -n 4 "$out/load.log" | tee -a "$out/summary.txt" ;;
+    load)
+      for one in "" pack; do
+        part 150 "$python" benchmarks/end_to_end/loading.py $configs/llama3-8b.json 0.6 "${SCRATCH:-/tmp}/gossamer-load" --device cuda \
+          --candidates "$one" --results "$out/load-${one:-default}.json"
+        tail -n 8 "$out/load.log" | tee -a "$out/summary.txt"
+      done
+      ;;
     *) say "== $name: no such part" ;;
   esac
 done

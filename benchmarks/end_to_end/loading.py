@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("sparsity", type=float)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--candidates", default="", help="code paths that are not the default, separated by commas")
     parser.add_argument("--results", type=Path)
     given = parser.parse_args()
     config = json.loads(given.config.read_text())
@@ -105,11 +106,12 @@ def main() -> None:
         print(f"writing took {seconds(lambda: write(given.directory, config, given.sparsity)):.1f} s", flush=True)
     files = sorted(given.directory.glob("*.safetensors"))
     size = sum(path.stat().st_size for path in files)
-    device = ""
+    device, candidates = "", [name for name in given.candidates.split(",") if name]
 
     def load(verify: str = "full") -> None:
         nonlocal device
-        with Runtime(given.directory, device=given.device, max_model_len=256, max_num_seqs=1, verify=verify) as runtime:  # type: ignore[arg-type]
+        sizes: dict[str, Any] = {"max_model_len": 256, "max_num_seqs": 1, "verify": verify, "candidates": candidates}
+        with Runtime(given.directory, device=given.device, **sizes) as runtime:
             device = runtime.info().device
 
     load()  # the device's own start is not the files'
@@ -122,7 +124,7 @@ def main() -> None:
         print(f"{name:28}{rate:7.2f} GB/s", flush=True)
     print(f"cold load / cold read = {rates['cold load'] / rates['cold read']:.0%}; {size / 1e9:.2f} GB; {device}")
     if given.results:
-        row = {"model": given.config.stem, "sparsity": given.sparsity, "bytes": size, "device": device}
+        row = {"model": given.config.stem, "sparsity": given.sparsity, "bytes": size, "device": device, "candidates": given.candidates}
         row |= {f"{name.replace(' ', '_')}_gbps": rate for name, rate in rates.items()} | context()
         given.results.write_text(json.dumps({"rows": [row]}, indent=1) + "\n")
 

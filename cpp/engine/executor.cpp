@@ -128,6 +128,7 @@ Batch Executor::upload_batch(std::span<const StepPart> parts, bool is_padded) {
   std::int64_t width = 1;  // of the block table
   for (const StepPart& part : parts) {
     const std::int64_t count = part.num_tokens();
+    if (count == 1 && batch.num_tokens == batch.num_decodes) ++batch.num_decodes;
     batch.num_tokens += count;
     batch.max_query_len = std::max(batch.max_query_len, count);
     batch.max_context_len = std::max(batch.max_context_len, part.begin + count);

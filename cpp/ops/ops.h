@@ -47,6 +47,7 @@ struct Batch {
   std::int64_t num_tokens = 0;  // n
   std::int64_t num_seqs = 0;
   std::int64_t num_logits = 0;     // rows whose logits are wanted
+  std::int64_t num_decodes = 0;    // sequences at the front that have one token each, as far as is known: a hint
   std::int64_t max_query_len = 0;  // upper bound; launch shapes may depend on it
   std::int64_t max_context_len = 0;
   Tensor token_ids;    // i32 [num_tokens]

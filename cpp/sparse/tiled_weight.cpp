@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "sparse/record_block.h"
@@ -77,9 +78,35 @@ const RecordCodec& codec_of(TileFormat format, DType dtype) {
   throw InvalidArgument("unknown tile format");
 }
 
-std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
-
 }  // namespace
+
+TileSizes tile_sizes(const SparseWeight& weight, TileFormat format, ThreadPool& pool) {
+  const RecordCodec& codec = codec_of(format, weight.dtype());
+  TiledWeight shape;
+  shape.rows = weight.rows;
+  shape.cols = weight.cols;
+  const std::int64_t per_block = shape.records_per_row_block();
+  TileSizes sizes;
+  sizes.offsets.resize(static_cast<std::size_t>(shape.num_records()) + 1);
+  pool.parallel_for(shape.row_blocks(), 1, [&](std::int64_t begin, std::int64_t end) {
+    RecordBlock block;
+    for (std::int64_t b = begin; b < end; ++b) {
+      RowBlockReader reader(weight, b);
+      for (std::int64_t i = 0; i < per_block; ++i) {
+        reader.next_mask(block);
+        const std::int64_t units = (codec.bytes(block) + kRecordUnit - 1) / kRecordUnit;
+        sizes.offsets[static_cast<std::size_t>(b * per_block + i)] = static_cast<std::int32_t>(units);
+      }
+    }
+  });
+  std::int64_t units = 0;
+  for (std::int32_t& offset : sizes.offsets) {
+    sizes.max_record_bytes = std::max(sizes.max_record_bytes, std::int64_t{offset} * kRecordUnit);
+    units += std::exchange(offset, static_cast<std::int32_t>(units));
+    require(units <= std::numeric_limits<std::int32_t>::max(), "pack_tiles: one weight packs to more than 32 GiB; slice it");
+  }
+  return sizes;
+}
 
 OwnedTiledWeight pack_tiles(const SparseWeight& weight, TileFormat format, Allocator& allocator, ThreadPool& pool) {
   const bool is_byte = weight.dtype() == DType::i8 || weight.dtype() == DType::e4m3;
@@ -87,45 +114,31 @@ OwnedTiledWeight pack_tiles(const SparseWeight& weight, TileFormat format, Alloc
   require(!is_byte || format == TileFormat::bitmap, "pack_tiles: 8-bit values go into bitmap tiles only");
   require(!is_byte || weight.group == weight.cols, "pack_tiles: 8-bit values must have one scale a row");
   const RecordCodec& codec = codec_of(format, weight.dtype());
+  const TileSizes sizes = tile_sizes(weight, format, pool);
   TiledWeight view;
   view.format = format;
   view.rows = weight.rows;
   view.cols = weight.cols;
   view.nnz = weight.nnz();
   view.dtype = weight.dtype();
+  view.max_record_bytes = sizes.max_record_bytes;
   const std::int64_t per_block = view.records_per_row_block();
-  std::vector<std::int64_t> sizes(static_cast<std::size_t>(view.num_records()));
-  pool.parallel_for(view.row_blocks(), 1, [&](std::int64_t begin, std::int64_t end) {
-    RecordBlock block;
-    for (std::int64_t b = begin; b < end; ++b) {
-      RowBlockReader reader(weight, b);
-      for (std::int64_t i = 0; i < per_block; ++i) {
-        reader.next_mask(block);
-        sizes[static_cast<std::size_t>(b * per_block + i)] = round_up(codec.bytes(block), kRecordUnit);
-      }
-    }
-  });
   OwnedTiledWeight owned;
-  owned.offsets = Buffer(allocator, (sizes.size() + 1) * sizeof(std::int32_t));
-  view.offsets = owned.offsets.view(DType::i32, {static_cast<std::int64_t>(sizes.size()) + 1});
+  owned.offsets = Buffer(allocator, sizes.offsets.size() * sizeof(std::int32_t));
+  view.offsets = owned.offsets.view(DType::i32, {std::ssize(sizes.offsets)});
   auto* offsets = view.offsets.data<std::int32_t>();
-  std::int64_t units = 0;
-  for (std::size_t i = 0; i < sizes.size(); ++i) {
-    offsets[i] = static_cast<std::int32_t>(units);
-    units += sizes[i] / kRecordUnit;
-    view.max_record_bytes = std::max(view.max_record_bytes, sizes[i]);
-  }
-  require(units <= std::numeric_limits<std::int32_t>::max(), "pack_tiles: one weight packs to more than 32 GiB; slice it");
-  offsets[sizes.size()] = static_cast<std::int32_t>(units);
-  owned.data = Buffer(allocator, static_cast<std::size_t>(units * kRecordUnit));
-  view.data = owned.data.view(DType::u8, {units * kRecordUnit});
+  std::copy(sizes.offsets.begin(), sizes.offsets.end(), offsets);
+  const std::int64_t bytes = std::int64_t{sizes.offsets.back()} * kRecordUnit;
+  owned.data = Buffer(allocator, static_cast<std::size_t>(bytes));
+  view.data = owned.data.view(DType::u8, {bytes});
   pool.parallel_for(view.row_blocks(), 1, [&](std::int64_t begin, std::int64_t end) {
     RecordBlock block;
     for (std::int64_t b = begin; b < end; ++b) {
       RowBlockReader reader(weight, b);
       for (std::int64_t i = b * per_block; i < (b + 1) * per_block; ++i) {
         reader.next(block);
-        codec.encode(block, view.data.data<std::uint8_t>() + offsets[i] * kRecordUnit, sizes[static_cast<std::size_t>(i)]);
+        codec.encode(block, view.data.data<std::uint8_t>() + std::int64_t{offsets[i]} * kRecordUnit,
+                     std::int64_t{offsets[i + 1] - offsets[i]} * kRecordUnit);
       }
     }
   });

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "core/memory.h"
 #include "core/thread_pool.h"
@@ -81,6 +82,13 @@ struct TwoFourGroup {
 
 // Which bit of a lane's mask word stands for column i (0..3) of a row (half 0: g, 1: g + 8) in a fragment of a tile, with 8-bit values.
 constexpr int byte_mask_bit(int fragment, int half, int i) { return 8 * fragment + 4 * half + i; }
+
+// Where a weight's records will lie, from its masks alone: TiledWeight::offsets, and the size of the largest record.
+struct TileSizes {
+  std::vector<std::int32_t> offsets;
+  std::int64_t max_record_bytes = 0;
+};
+TileSizes tile_sizes(const SparseWeight& weight, TileFormat format, ThreadPool& pool);
 
 // weight: validated; values f16 or bf16, for bitmap tiles also i8 or e4m3 with one scale a row. Uses all threads of the pool.
 OwnedTiledWeight pack_tiles(const SparseWeight& weight, TileFormat format, Allocator& allocator, ThreadPool& pool);

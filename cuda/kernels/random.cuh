@@ -3,6 +3,7 @@
 
 #include "device/numeric.cuh"
 #include "kernels/random_params.h"
+#include "kernels/tile_position.cuh"
 
 namespace gossamer::cuda {
 
@@ -34,15 +35,6 @@ __global__ void random_dense_kernel(const RandomParams p) {
     v.at[e] = col + e < p.cols ? random_value_of<T>(bits, p.scale) : from_float<T>(0.0F);
   }
   *reinterpret_cast<Eight<T>*>(static_cast<T*>(p.dense) + row * p.ld + col) = v;
-}
-
-// Where element e of a lane's half `half` (fragment half / 2) of a tile lies in the record.
-struct TilePosition {
-  int row, col;
-};
-__device__ __forceinline__ TilePosition tile_position(int tile, int half, int lane, int e) {
-  const int f = half / 2;
-  return {16 * tile + lane / 4 + 8 * (e / 2), 32 * (f / 2) + 8 * (lane % 4) + 4 * (f % 2) + 2 * (half % 2) + e % 2};
 }
 
 struct RandomElement {

@@ -14,7 +14,7 @@ namespace {
 
 using namespace gossamer::testing;
 
-constexpr const char* kCandidates[] = {"overlap", "attend", "prefill"};
+constexpr const char* kCandidates[] = {"overlap", "attend", "prefill", "pack"};
 
 std::vector<OpsCase> cases() {
   std::vector<OpsCase> all = all_ops_cases();
@@ -54,8 +54,9 @@ void check_prompts(Ops& ops, DType act) {
   for (const std::int64_t group : {1, 4}) {
     for (const std::int64_t head_dim : {16, 64, 80, 128}) {
       for (const std::int64_t window : {0, 70}) {
-        AttentionCase c{
-            .sequences = {{200, 200}, {65, 65}, {300, 17}, {90, 1}, {3, 3}, {200, 130}}, .num_heads = 2 * group, .num_kv_heads = 2};
+        AttentionCase c{.sequences = {{33, 1}, {270, 1}, {200, 200}, {65, 65}, {300, 17}, {90, 1}, {3, 3}, {200, 130}},
+                        .num_heads = 2 * group,
+                        .num_kv_heads = 2};
         c.head_dim = head_dim;
         c.block_size = 16;
         c.window = window;

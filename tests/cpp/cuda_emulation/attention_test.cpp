@@ -118,8 +118,9 @@ std::vector<double> exact(const Sizes& c, const Cache<T>& cache, const T* q, std
   return out;
 }
 
+// sequences: context, queries. The first `skipped` have a kernel of their own.
 template <class T>
-void check_prefill(const Sizes& c, const std::vector<std::pair<int, int>>& sequences, double tolerance) {  // context, queries
+void check_prefill(const Sizes& c, const std::vector<std::pair<int, int>>& sequences, double tolerance, int skipped = 0) {
   Random random(static_cast<unsigned>(c.dim + c.window));
   std::vector<std::int32_t> starts{0}, contexts;
   for (const auto& [context, queries] : sequences) {
@@ -135,11 +136,16 @@ void check_prefill(const Sizes& c, const std::vector<std::pair<int, int>>& seque
   p.q = q.data();
   p.q_token = static_cast<std::int64_t>(row);
   p.out = out.data();
+  p.n -= skipped;
+  p.num_seqs -= skipped;
+  p.query_start += skipped;
+  p.context_len += skipped;
+  p.block_table += skipped * p.table_stride;
   const emulation::Index grid{static_cast<unsigned>(c.heads), static_cast<unsigned>(p.n / kPrefillQueries + p.num_seqs), 1};
   emulation::launch(grid, kPrefillWarps * 32, [&] {
     c.dim <= 64 ? attention_prefill_kernel<T, 64>(p, kBlockShift) : attention_prefill_kernel<T, 128>(p, kBlockShift);
   });
-  for (std::size_t s = 0; s < sequences.size(); ++s) {
+  for (auto s = static_cast<std::size_t>(skipped); s < sequences.size(); ++s) {
     const auto [context, queries] = sequences[s];
     for (int i = 0; i < queries; ++i) {
       const auto token = static_cast<std::size_t>(starts[s] + i);
@@ -164,6 +170,7 @@ TEST(PrefillKernel, IsAttention) {
     check_prefill<__half>({2, 2, 80, window}, sequences, 4e-3);
   }
   check_prefill<__half>({1, 1, 16, 1}, sequences, 4e-3);
+  check_prefill<__half>({1, 1, 64, 0}, {{40, 1}, {9, 1}, {70, 70}, {66, 5}}, 4e-3, 2);
   check_prefill<__half>({4, 1, 128, 0}, {{100, 40}}, 4e-3);
   check_prefill<__nv_bfloat16>({2, 1, 128, 50}, {{130, 67}}, 3e-2);
 }

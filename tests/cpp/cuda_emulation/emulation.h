@@ -180,12 +180,18 @@ template <class T>
 T __shfl_sync(unsigned, T value, int source) {
   return gossamer::emulation::from_lane(value, source % 32);
 }
+template <class T>
+T __shfl_up_sync(unsigned, T value, int distance) {
+  const int lane = gossamer::emulation::lane();
+  return gossamer::emulation::from_lane(value, lane >= distance ? lane - distance : lane);
+}
 inline unsigned __ballot_sync(unsigned, bool vote) {
   unsigned votes = 0;
   const gossamer::emulation::Lanes& lanes = gossamer::emulation::exchange(vote ? 1 : 0);
   for (unsigned i = 0; i < 32; ++i) votes |= static_cast<unsigned>(lanes[i][0]) << i;
   return votes;
 }
+inline int __popcll(std::uint64_t x) { return __builtin_popcountll(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline float rsqrtf(float x) { return 1.0F / std::sqrt(x); }
 template <class T>

@@ -77,6 +77,7 @@ struct AttentionProblem {
     batch.context_len = *context_len;
     batch.block_table = block_table->matrix(num_seqs);
     for (const TestSequence& s : c.sequences) {
+      if (s.query_len == 1 && batch.max_query_len <= 1) ++batch.num_decodes;
       batch.max_query_len = std::max(batch.max_query_len, s.query_len);
       batch.max_context_len = std::max(batch.max_context_len, s.context_len);
     }
