@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,12 @@ import tiny_model as tiny
 
 if TYPE_CHECKING:
     from gossamer import Runtime
+
+
+def pytest_configure() -> None:
+    """Answer Ctrl-C also where a shell started the tests in the background, with SIGINT ignored: tests send it, and children inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
