@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Answer Ctrl-C also where a shell started the tests in the background, with SIGINT ignored: tests send it, and children inherit that."""
+    """Answer Ctrl-C also where a shell started the tests in the background, with SIGINT ignored: tests send it, children inherit it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
