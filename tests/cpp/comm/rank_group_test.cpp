@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cstring>
 
 #include "comm/handshake.h"
 #include "core/error.h"
@@ -21,9 +20,8 @@ void note_end(const std::string&) { ++ended_processes; }
 constexpr RankGroupOptions kOptions{.watchdog = milliseconds(10'000), .grace = milliseconds(1), .end_process = &note_end};
 
 std::vector<std::byte> bytes_of(const std::string& text) {
-  std::vector<std::byte> bytes(text.size());
-  std::memcpy(bytes.data(), text.data(), text.size());
-  return bytes;
+  const auto* first = reinterpret_cast<const std::byte*>(text.data());
+  return {first, first + text.size()};
 }
 
 void expect_no_errors(const std::vector<std::string>& errors) {
