@@ -192,6 +192,7 @@ TEST_F(RuntimeTest, ReportsInfoAndStats) {
   EXPECT_EQ(before.free_blocks, info.num_blocks);
   EXPECT_GT(before.host_live_bytes, info.kv_bytes);
   const auto work = [&] { runtime.generate({{1, 2, 3}, {4, 5}}, greedy(40)); };
+  runtime.generate({{1, 2, 3, 4, 5, 6, 7, 8}}, greedy(1));  // more tokens than any step of the work, whose prompts may share one or not
   work();
   const std::int64_t allocations = runtime.stats().host_allocations;
   for (int i = 0; i < 3; ++i) work();
