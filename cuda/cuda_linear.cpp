@@ -162,7 +162,7 @@ void CudaLinear::dense(const Tensor& out, const Tensor& x, const void* weight, s
                        cudaStream_t stream) {
   if (x.size(0) > kMaxOwnTokens && !options_.batch_invariant && by_library(out, x, weight, stride, epilogue, stream)) return;
   DenseParams params;
-  params.overlaps = overlaps_;
+  params.overlaps = limits_.dependent_launch;
   params.weight = weight;
   params.x = x.raw();
   params.out = out.raw();
@@ -212,7 +212,7 @@ bool CudaLinear::by_library(const Tensor& out, const Tensor& x, const void* weig
   problem.out_dtype = DType::f32;
   if (!cublas_->run(problem, library_space_.reserve(CublasLt::kWorkspaceBytes), stream)) return false;
   EpilogueParams params;
-  params.overlaps = overlaps_;
+  params.overlaps = limits_.dependent_launch;
   params.out = out.raw();
   params.sums = static_cast<const float*>(problem.out);
   params.bias = epilogue.bias.raw();

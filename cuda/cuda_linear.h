@@ -31,8 +31,6 @@ class CudaLinear {
   ProductPath path_for(std::int64_t rows, std::int64_t cols, std::int64_t nnz) const;
   // Makes room, at the first large batch, for the largest weight noted to be expanded.
   void note_weight(const PackedWeight& weight);
-  // Whether the dense kernels overlap with those beside them, as the sparse ones do.
-  void set_overlap(bool overlaps) { overlaps_ = overlaps; }
   // Bytes that large batches will still take.
   std::int64_t pending_bytes() const;
 
@@ -51,7 +49,6 @@ class CudaLinear {
   std::unique_ptr<CublasLt> cublas_;
   DType act_;
   LinearOptions options_;
-  bool overlaps_ = false;
   // Plans by what they depend on: format, m, k, n, the largest record, alignment.
   std::map<std::tuple<TileFormat, std::int64_t, std::int64_t, std::int64_t, std::int64_t, bool>, SpmmConfig> configs_;
   // The least number of tokens for which a weight is expanded, by what that depends on: m, k, format, sparsity in per cent.

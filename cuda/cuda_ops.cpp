@@ -160,15 +160,7 @@ class CudaOps final : public Ops {
   }
 
   void select_candidate(const std::string& name) override {
-    if (name == "overlap") {
-      require(limits_.dependent_launch, "candidates: 'overlap' needs a GPU of compute capability 9.0 or later");
-      overlaps_ = true;
-      linear_.set_overlap(true);
-    } else if (name == "attend") {
-      attends_ = true;
-    } else if (name == "prefill") {
-      uses_prefill_ = true;
-    } else if (name == "pack") {
+    if (name == "pack") {
       packer_.emplace(allocator_, pinned_, pool_);
     } else {
       Ops::select_candidate(name);
@@ -272,7 +264,7 @@ class CudaOps final : public Ops {
 
   void do_embedding(const Tensor& out, const Tensor& table, const Tensor& ids, std::int64_t row_begin, bool accumulate) override {
     EmbeddingParams p;
-    p.overlaps = overlaps_;
+    p.overlaps = limits_.dependent_launch;
     p.out = out.raw();
     p.table = table.raw();
     p.ids = ids.data<const std::int32_t>();
@@ -297,7 +289,7 @@ class CudaOps final : public Ops {
 
   void do_gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) override {
     GatedParams p;
-    p.overlaps = overlaps_;
+    p.overlaps = limits_.dependent_launch;
     p.out = out.raw();
     p.gate_up = gate_up.raw();
     p.n = out.size(0);
@@ -311,7 +303,7 @@ class CudaOps final : public Ops {
   void do_rope_and_write_kv(const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
                             const Batch& batch) override {
     RopeKvParams p;
-    p.overlaps = overlaps_;
+    p.overlaps = limits_.dependent_launch;
     p.q = q.raw();
     p.k = k.raw();
     p.v = v.raw();
@@ -355,7 +347,7 @@ class CudaOps final : public Ops {
 
   void do_attend(const Tensor& out, const Tensor& q, const Tensor& k, const Tensor& v, const RopeTable* rope, const KvLayer& kv,
                  const Batch& batch, const AttentionParams& params) override {
-    if (!attends_ || batch_invariant_) return Ops::do_attend(out, q, k, v, rope, kv, batch, params);
+    if (batch_invariant_) return Ops::do_attend(out, q, k, v, rope, kv, batch, params);
     const PagedAttentionParams p = attention_params(out, q, kv, batch, params);
     NewTokenParams fresh;
     fresh.k = k.raw();
@@ -372,7 +364,7 @@ class CudaOps final : public Ops {
     fresh.k_head = k.stride(1);
     fresh.v_token = v.stride(0);
     fresh.v_head = v.stride(1);
-    const AttentionPlan plan = plan_attention(p, act_, kv.keys.dtype(), batch.max_query_len, batch.max_context_len, uses_prefill_);
+    const AttentionPlan plan = plan_attention(p, act_, kv.keys.dtype(), batch.max_query_len, batch.max_context_len);
     const std::int64_t half = rope != nullptr ? rope->cos.size(1) : 0;
     if (takes_new_tokens(p, plan, batch.max_query_len, fresh, static_cast<std::int32_t>(half))) {
       attend(p, kv.keys.dtype(), batch.max_query_len, batch.max_context_len, &fresh);
@@ -383,7 +375,7 @@ class CudaOps final : public Ops {
 
   void do_gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override {
     GatherParams p;
-    p.overlaps = overlaps_;
+    p.overlaps = limits_.dependent_launch;
     p.out = out.raw();
     p.x = x.raw();
     p.rows = rows.data<const std::int32_t>();
@@ -396,7 +388,7 @@ class CudaOps final : public Ops {
 
   void do_add(const Tensor& x, const Tensor& y) override {
     AddParams p;
-    p.overlaps = overlaps_;
+    p.overlaps = limits_.dependent_launch;
     p.x = x.raw();
     p.y = y.raw();
     p.n = x.size(0);
@@ -437,7 +429,7 @@ class CudaOps final : public Ops {
                             std::to_string(kMaxHeadDim));
     }
     PagedAttentionParams p;
-    p.overlaps = overlaps_;
+    p.overlaps = limits_.dependent_launch;
     p.q = q.raw();
     p.out = out.raw();
     p.keys = kv.keys.raw();
@@ -464,7 +456,7 @@ class CudaOps final : public Ops {
   // With prompts beside them, decodes keep a kernel of their own: a block of the other would go through a whole context for one of them.
   void attend_batch(const PagedAttentionParams& p, DType kv, const Batch& batch) {
     const auto decodes = static_cast<std::int32_t>(batch.num_decodes);
-    const AttentionPlan plan = plan_attention(p, act_, kv, batch.max_query_len, batch.max_context_len, uses_prefill_);
+    const AttentionPlan plan = plan_attention(p, act_, kv, batch.max_query_len, batch.max_context_len);
     if (decodes == 0 || decodes == p.num_seqs || plan.kernel != AttentionKernel::prefill) {
       attend(p, kv, batch.max_query_len, batch.max_context_len, nullptr);
       return;
@@ -481,7 +473,7 @@ class CudaOps final : public Ops {
   }
 
   void attend(PagedAttentionParams p, DType kv, std::int64_t max_query_len, std::int64_t max_context_len, const NewTokenParams* fresh) {
-    const AttentionPlan plan = plan_attention(p, act_, kv, max_query_len, max_context_len, uses_prefill_ && !batch_invariant_);
+    const AttentionPlan plan = plan_attention(p, act_, kv, max_query_len, max_context_len);
     p.num_splits = plan.num_splits;
     if (plan.partial_floats > 0) {
       p.partials = static_cast<float*>(partials_.reserve(static_cast<std::size_t>(plan.partial_floats) * sizeof(float)));
@@ -503,7 +495,7 @@ class CudaOps final : public Ops {
   void norm(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) {
     const bool is_flat = x.rank() == 2;
     NormParams p;
-    p.overlaps = overlaps_;
+    p.overlaps = limits_.dependent_launch;
     p.out = out.raw();
     p.x = x.raw();
     p.weight = weight.raw();
@@ -525,14 +517,11 @@ class CudaOps final : public Ops {
   std::string name_;
   Stream stream_;
   DeviceLimits limits_;
-  // Candidates, not run on a GPU yet: programmatic dependent launch of the small kernels; rotation and KV write inside decode attention;
-  // prompts' attention on tensor cores; weights packed on the device (packer_).
-  bool overlaps_ = false, attends_ = false, uses_prefill_ = false;
   CudaAllocator allocator_;
   PinnedAllocator pinned_;
   Staging staging_;
   ThreadPool pool_;  // packs weights
-  std::optional<WeightPacker> packer_;
+  std::optional<WeightPacker> packer_;  // candidate "pack": weights packed on the device
   Workspace partials_;
   bool batch_invariant_;
   CudaLinear linear_;

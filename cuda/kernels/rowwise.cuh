@@ -53,37 +53,8 @@ __global__ void norm_kernel(const __grid_constant__ NormParams p) {
   }
 }
 
-// RMS norm of rows whose every access is 16 bytes; up to 8 * kPerThread elements a thread stay in registers.
-template <class T, int kPerThread>
-__global__ void rms_norm_vector_kernel(const __grid_constant__ NormParams p) {
-  __shared__ float scratch[32];
-  const std::int64_t v = blockIdx.x;
-  const T* x = static_cast<const T*>(p.x) + v / p.inner * p.x_outer + v % p.inner * p.x_inner;
-  T* out = static_cast<T*>(p.out) + v / p.inner * p.out_outer + v % p.inner * p.out_inner;
-  float values[kPerThread][8];
-  float squares = 0.0F;
-#pragma unroll
-  for (int i = 0; i < kPerThread; ++i) {
-    const std::int64_t j = 8 * (threadIdx.x + std::int64_t{i} * blockDim.x);
-    if (j >= p.size) break;
-    load_eight(values[i], x + j);
-#pragma unroll
-    for (int e = 0; e < 8; ++e) squares += values[i][e] * values[i][e];
-  }
-  const float factor = rsqrtf(block_sum(squares, scratch) / static_cast<float>(p.size) + p.eps);
-#pragma unroll
-  for (int i = 0; i < kPerThread; ++i) {
-    const std::int64_t j = 8 * (threadIdx.x + std::int64_t{i} * blockDim.x);
-    if (j >= p.size) break;
-    float weight[8];
-    load_eight(weight, static_cast<const T*>(p.weight) + j);
-#pragma unroll
-    for (int e = 0; e < 8; ++e) values[i][e] = values[i][e] * factor * weight[e];
-    store_eight(out + j, values[i]);
-  }
-}
-
-// The same for both norms, and the parameters are read before the kernel waits for the one before it.
+// Norms of rows whose every access is 16 bytes; up to 8 * kPerThread elements a thread stay in registers. The parameters are read before the
+// kernel waits for the one before it.
 template <class T, bool kLayerNorm, int kPerThread>
 __global__ void norm_vector_kernel(const __grid_constant__ NormParams p) {
   __shared__ float scratch[32];

@@ -96,14 +96,13 @@ cudaError_t launch_rope_kv(const RopeKvParams& params, DType act, DType kv, cuda
   });
 }
 
-AttentionPlan plan_attention(const PagedAttentionParams& p, DType act, DType kv, std::int64_t max_query_len, std::int64_t max_context_len,
-                             bool uses_prefill) {
+AttentionPlan plan_attention(const PagedAttentionParams& p, DType act, DType kv, std::int64_t max_query_len, std::int64_t max_context_len) {
   const bool is_fast = act == kv && p.head_dim % 8 == 0 && std::has_single_bit(static_cast<unsigned>(p.block_size)) &&
                        is_vectorizable(p.q, p.q_token, p.q_head) && is_vectorizable(p.keys) && is_vectorizable(p.values);
   AttentionPlan plan;
   if (!is_fast) return plan;
   if (max_query_len > kMaxDecodeQueries) {
-    if (uses_prefill && p.head_dim <= kMaxPrefillHeadDim) plan.kernel = AttentionKernel::prefill;
+    if (p.head_dim <= kMaxPrefillHeadDim) plan.kernel = AttentionKernel::prefill;
     return plan;
   }
   plan.kernel = AttentionKernel::decode;

@@ -18,9 +18,8 @@ struct AttentionPlan {
   std::int32_t num_splits = 1;
   std::int64_t partial_floats = 0;  // workspace
 };
-// uses_prefill: many queries per sequence go to the tensor cores.
 AttentionPlan plan_attention(const PagedAttentionParams& params, DType act, DType kv, std::int64_t max_query_len,
-                             std::int64_t max_context_len, bool uses_prefill);
+                             std::int64_t max_context_len);
 inline constexpr std::int32_t kMaxHeadDim = 256;
 
 // Whether the planned kernel can rotate and write the step's tokens itself.

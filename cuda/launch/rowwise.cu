@@ -35,11 +35,7 @@ cudaError_t launch_norm(const NormParams& params, DType act, cudaStream_t stream
                          is_vectorizable(params.bias);
   return visit_half(act, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (is_vector && !params.overlaps && !is_layer_norm) {
-      const unsigned threads = threads_for((params.size / 8 + kPerThread - 1) / kPerThread, 1024);
-      return launch_kernel(rms_norm_vector_kernel<T, kPerThread>, rows(params.vectors), threads, 0, stream, false, params);
-    }
-    if (is_vector && params.overlaps) {
+    if (is_vector) {
       const auto kernel = is_layer_norm ? norm_vector_kernel<T, true, kPerThread> : norm_vector_kernel<T, false, kPerThread>;
       const unsigned threads = threads_for((params.size / 8 + kPerThread - 1) / kPerThread, 1024);
       return launch_kernel(kernel, rows(params.vectors), threads, 0, stream, params.overlaps, params);

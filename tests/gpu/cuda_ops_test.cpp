@@ -14,7 +14,7 @@ namespace {
 
 using namespace gossamer::testing;
 
-constexpr const char* kCandidates[] = {"overlap", "attend", "prefill", "pack"};
+constexpr const char* kCandidates[] = {"pack"};
 
 std::vector<OpsCase> cases() {
   std::vector<OpsCase> all = all_ops_cases();
@@ -116,14 +116,9 @@ TEST_P(CudaOps, LongContexts) {
 }
 
 TEST_P(CudaOps, Prompts) { check_prompts(*ops_, GetParam()); }
-TEST_P(CudaOps, PromptsOnTensorCores) {
-  ops_->select_candidate("prefill");
-  check_prompts(*ops_, GetParam());
-}
 
 // With a prompt cut into chunks, each row's bits are the same. Chunks of at least five queries: fewer go to the decode kernel.
-TEST_P(CudaOps, ChunksOfPromptsGiveTheSameBitsOnTensorCores) {
-  ops_->select_candidate("prefill");
+TEST_P(CudaOps, ChunksOfPromptsGiveTheSameBits) {
   for (const std::int64_t window : {0, 90}) {
     AttentionCase c{.sequences = {{300, 240}}, .num_heads = 4, .num_kv_heads = 2};
     c.head_dim = 64;

@@ -155,7 +155,7 @@ def test_stages_of_a_profile():
         begin = 100 + 100 * step
         events += [
             kernel("void gossamer::spmm_decode_kernel<1>", begin, 60),
-            kernel("rms_norm_vector_kernel", begin + 55, 15),
+            kernel("norm_vector_kernel", begin + 55, 15),
             kernel("attention_decode_kernel", begin + 80, 15),
             kernel("Memcpy DtoH (Device -> Pinned)", begin + 95, 5, "gpu_memcpy"),
         ]

