@@ -1,7 +1,7 @@
 // The SpMM against its rivals, on cold weights. One row of JSON per (kernel, shape, n, sparsity).
 //   spmm_bench --out rows.json [--shapes 4096x4096,...] [--sparsity 0.5,0.6] [--n 8,16] [--dtype f16] [--commit ID] [--fp8 1] [--cusparse
 //   1]
-//              [--warps 4x4,w8x2] (rows x k, w: wgmma, ws: warp-specialised, p: packed x, s: spread sums; each is measured, instead of
+//              [--warps 4x4,w8x2] (rows x k, w: wgmma, ws: warp-specialised, p: packed x; each is measured, instead of
 //              auto, the planner's choice)
 //              [--formats bitmap,tiled_csl] [--csl-from 0.75] [--two-four-from 0.65] [--expand-from 128] [--dependent-launch 0]
 // Method: i.i.d. random masks, distinct random values; weights rotated over copies of more than 256 MB so that DRAM is really read; CUDA
@@ -266,14 +266,14 @@ struct Options {
   bool bf16 = false, dependent_launch = true;
 };
 
-// 4x4, p4x4, sp4x4, w8x2 or ws8x2: row warps x groups along k; w: the wgmma kernel, ws: the warp-specialised one, p: with packed x, s: with
-// spread sums.
+// 4x4, p4x4, w8x2, ws8x2 or wsf8x2: row warps x groups along k; w: the wgmma kernel, ws: the warp-specialised one, f: finished apart, p:
+// with packed x.
 SpmmShape parse_arrangement(const std::string& text) {
   const std::size_t digits = text.find_first_of("0123456789"), x = text.find('x');
   const std::string flags = text.substr(0, digits);
   const auto has = [&](char flag) { return flags.find(flag) != std::string::npos; };
   const SpmmKernel kernel = !has('w') ? SpmmKernel::mma : has('s') ? SpmmKernel::warp_specialized : SpmmKernel::wgmma;
-  return {kernel, std::stoi(text.substr(digits)), std::stoi(text.substr(x + 1)), has('p'), kernel == SpmmKernel::mma && has('s'), has('f')};
+  return {kernel, std::stoi(text.substr(digits)), std::stoi(text.substr(x + 1)), has('p'), has('f')};
 }
 
 TileFormat parse_format(const std::string& name) {

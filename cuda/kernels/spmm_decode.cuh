@@ -12,7 +12,6 @@
 #include "kernels/record_ring.cuh"
 #include "kernels/spmm_common.cuh"
 #include "kernels/spmm_decoders.cuh"
-#include "kernels/spmm_sums.cuh"
 #include "kernels/two_four_decoder.cuh"
 
 namespace gossamer {
@@ -114,8 +113,7 @@ struct SpmmSharedLayout {  // byte offsets in dynamic shared memory
 // CTAs that share an SM: 32 warps in all; with four n tiles a warp needs more registers.
 constexpr int resident_ctas(int warps, int n_tiles) { return (n_tiles >= 4 ? 16 : 32) / warps; }
 
-// kSpreadsSums: how segments end, spmm_sums.cuh or one warp per row warp.
-template <class Decoder, bool kIsBf16, int kNTiles, int kRowWarps, int kGroups, bool kPackedX, bool kSpreadsSums>
+template <class Decoder, bool kIsBf16, int kNTiles, int kRowWarps, int kGroups, bool kPackedX>
 __global__ void __launch_bounds__(kRowWarps * kGroups * 32, resident_ctas(kRowWarps* kGroups, kNTiles))
     spmm_decode_kernel(const __grid_constant__ SpmmParams p) {
   using Layout = SpmmSharedLayout<Decoder, kNTiles, kRowWarps, kGroups>;
@@ -127,8 +125,7 @@ __global__ void __launch_bounds__(kRowWarps * kGroups * 32, resident_ctas(kRowWa
   const int first_n = blockIdx.y * kNTiles * 8;
 
   const SpmmSchedule schedule{(p.row_blocks + kRowWarps - 1) / kRowWarps, p.records, static_cast<std::int32_t>(gridDim.x)};
-  const auto begin_of = [&](unsigned cta) { return kSpreadsSums ? schedule.begin_fast(cta) : schedule.begin(cta); };
-  const int unit_begin = begin_of(blockIdx.x), unit_end = begin_of(blockIdx.x + 1);
+  const int unit_begin = schedule.begin(blockIdx.x), unit_end = schedule.begin(blockIdx.x + 1);
 
   RecordRing ring(base + Layout::kRings + warp * 2 * p.slot_bytes, p.slot_bytes,
                   base + Layout::kBarriers + warp * RecordRing::kBarrierBytes, lane);
@@ -164,26 +161,26 @@ __global__ void __launch_bounds__(kRowWarps * kGroups * 32, resident_ctas(kRowWa
       }
     }
     if (segment > 0) __syncthreads();  // the sums of the segment before have been read
-    if constexpr (kSpreadsSums) {
-      float* lines = reinterpret_cast<float*>(sums);
-      store_sums<kNTiles>(acc, lines + warp * kNTiles * 256, lane);
-      __syncthreads();
-      finish_segment<kIsBf16, kNTiles, kRowWarps, kGroups>(p, schedule, super_row, length == p.records, first_n, warp, lane, lines);
-    } else {
-      const auto slot = [&](int g, int t) { return sums + ((g * kRowWarps + row_warp) * 2 * kNTiles + t) * 32 + lane; };
+    const auto slot = [&](int g, int t) { return sums + ((g * kRowWarps + row_warp) * 2 * kNTiles + t) * 32 + lane; };
 #pragma unroll
-      for (int t = 0; t < 2 * kNTiles; ++t) *slot(group, t) = make_float4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]);
-      __syncthreads();
-      if (group == segment % kGroups && row_block < p.row_blocks) {
+    for (int t = 0; t < 2 * kNTiles; ++t) *slot(group, t) = make_float4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]);
+    __syncthreads();
+    constexpr int kEnding = ending_warps(kGroups, kNTiles), kShare = 2 * kNTiles / kEnding;
+    const int share = (group + kGroups - segment % kGroups) % kGroups;
+    if (share < kEnding && row_block < p.row_blocks) {
+      Fragments<kShare> sum = {};
 #pragma unroll
-        for (int t = 0; t < 2 * kNTiles; ++t) {
-          acc[t][0] = acc[t][1] = acc[t][2] = acc[t][3] = 0.0F;
+      for (int t = 0; t < kShare; ++t) {
 #pragma unroll
-          for (int g = 0; g < kGroups; ++g) add_to(acc[t], *slot(g, t));
-        }
-        if (length == p.records || combine_partials<kRowWarps, 2 * kNTiles>(p, schedule, super_row, row_warp, lane, acc)) {
-          write_output<kIsBf16, 32, kNTiles, kNTiles>(p, row_block * 32, first_n, lane, acc,
-                                                      reinterpret_cast<float*>(slot(group, 0) - lane));
+        for (int g = 0; g < kGroups; ++g) add_to(sum[t], *slot(g, share * kShare + t));
+      }
+      if (length == p.records ||
+          combine_partials<kRowWarps * kEnding, kShare>(p, schedule, super_row, row_warp * kEnding + share, lane, sum)) {
+        float* buffer = reinterpret_cast<float*>(slot(group, share * kShare) - lane);  // nobody else's
+        if constexpr (kEnding == 1) {
+          write_output<kIsBf16, 32, kNTiles, kNTiles>(p, row_block * 32, first_n, lane, sum, buffer);
+        } else {
+          write_output<kIsBf16, 16, 1, 1>(p, row_block * 32 + share / kNTiles * 16, first_n + share % kNTiles * 8, lane, sum, buffer);
         }
       }
     }

@@ -19,7 +19,7 @@ struct SpmmParams {
   const void* residual = nullptr;          // likewise
   std::uint8_t* packed_x = nullptr;        // workspace (packed_x.h), where the configuration packs x
   float* partials = nullptr;               // [passes][ctas][2][row warps][fragments][32 lanes][4]
-  std::uint32_t* tickets = nullptr;        // [passes][super rows][row warps], zero before and after
+  std::uint32_t* tickets = nullptr;        // [passes][super rows][row warps][ending warps], zero before and after
   std::int64_t ldx = 0, ldo = 0, ldr = 0;  // elements
   std::int32_t m = 0, k = 0, n = 0;
   std::int32_t row_blocks = 0;   // ceil(m / 32)

@@ -19,20 +19,10 @@ struct SpmmSchedule {
   GOSSAMER_HOST_DEVICE std::int32_t begin(std::int32_t cta) const { return static_cast<std::int32_t>(units() * cta / ctas); }
   // The CTA that owns a unit.
   GOSSAMER_HOST_DEVICE std::int32_t owner(std::int64_t unit) const { return static_cast<std::int32_t>(((unit + 1) * ctas - 1) / units()); }
-
-  // The same, by 32-bit divisions where the products fit: a 64-bit one takes some hundred dependent instructions, and every CTA starts and
-  // ends with some.
-  GOSSAMER_HOST_DEVICE bool is_short() const { return units() * ctas >> 32 == 0; }
-  GOSSAMER_HOST_DEVICE std::int32_t begin_fast(std::int32_t cta) const {
-    if (!is_short()) return begin(cta);
-    return static_cast<std::int32_t>(static_cast<std::uint32_t>(units()) * static_cast<std::uint32_t>(cta) /
-                                     static_cast<std::uint32_t>(ctas));
-  }
-  GOSSAMER_HOST_DEVICE std::int32_t owner_fast(std::int64_t unit) const {
-    if (!is_short()) return owner(unit);
-    const std::uint32_t product = static_cast<std::uint32_t>(unit + 1) * static_cast<std::uint32_t>(ctas) - 1;
-    return static_cast<std::int32_t>(product / static_cast<std::uint32_t>(units()));
-  }
 };
+
+// How many of a row warp's groups end a segment, each with its share of the 2 * n_tiles fragments of sums. One does while the others go on
+// with the next segment; where many groups share k there is seldom a next, and all wait for the end.
+GOSSAMER_HOST_DEVICE constexpr int ending_warps(int groups, int n_tiles) { return groups < 8 ? 1 : 2 * n_tiles; }
 
 }  // namespace gossamer

@@ -8,10 +8,8 @@ SpmmLauncher launch_spmm_mma_bitmap_f16;
 SpmmLauncher launch_spmm_mma_bitmap_bf16;
 SpmmLauncher launch_spmm_mma_tiled_csl_f16;
 SpmmLauncher launch_spmm_mma_tiled_csl_bf16;
-SpmmLauncher launch_spmm_spread_bitmap_f16;
-SpmmLauncher launch_spmm_spread_bitmap_bf16;
-SpmmLauncher launch_spmm_spread_two_four_f16;
-SpmmLauncher launch_spmm_spread_two_four_bf16;
+SpmmLauncher launch_spmm_mma_two_four_f16;
+SpmmLauncher launch_spmm_mma_two_four_bf16;
 SpmmLauncher launch_spmm_wgmma_bitmap_f16;
 SpmmLauncher launch_spmm_wgmma_bitmap_bf16;
 SpmmLauncher launch_spmm_wgmma_tiled_csl_f16;
@@ -40,11 +38,9 @@ cudaError_t launch_pack_x(const SpmmParams& params, const SpmmConfig& config, cu
 }  // namespace
 
 cudaError_t launch_spmm(const SpmmParams& params, const SpmmConfig& config, TileFormat format, bool is_bf16, cudaStream_t stream) {
-  static constexpr SpmmLauncher* kMma[3][2] = {
-      {launch_spmm_mma_bitmap_f16, launch_spmm_mma_bitmap_bf16}, {launch_spmm_mma_tiled_csl_f16, launch_spmm_mma_tiled_csl_bf16}, {}};
-  static constexpr SpmmLauncher* kSpread[3][2] = {{launch_spmm_spread_bitmap_f16, launch_spmm_spread_bitmap_bf16},
-                                                  {},
-                                                  {launch_spmm_spread_two_four_f16, launch_spmm_spread_two_four_bf16}};
+  static constexpr SpmmLauncher* kMma[3][2] = {{launch_spmm_mma_bitmap_f16, launch_spmm_mma_bitmap_bf16},
+                                               {launch_spmm_mma_tiled_csl_f16, launch_spmm_mma_tiled_csl_bf16},
+                                               {launch_spmm_mma_two_four_f16, launch_spmm_mma_two_four_bf16}};
   static constexpr SpmmLauncher* kWgmma[3][2] = {{launch_spmm_wgmma_bitmap_f16, launch_spmm_wgmma_bitmap_bf16},
                                                  {launch_spmm_wgmma_tiled_csl_f16, launch_spmm_wgmma_tiled_csl_bf16},
                                                  {}};
@@ -54,7 +50,6 @@ cudaError_t launch_spmm(const SpmmParams& params, const SpmmConfig& config, Tile
       {}};
   const auto& launchers = config.kernel == SpmmKernel::warp_specialized ? kWarpSpecialized
                           : config.kernel == SpmmKernel::wgmma          ? kWgmma
-                          : config.spreads_sums                         ? kSpread
                                                                         : kMma;
   SpmmLauncher* const launcher = launchers[static_cast<int>(format)][is_bf16];
   if (launcher == nullptr) return cudaErrorInvalidConfiguration;

@@ -30,13 +30,13 @@ inline cudaError_t launch_with(void (*kernel)(SpmmParams), const SpmmParams& par
   return cudaLaunchKernelEx(&launch, kernel, params);
 }
 
-template <class Decoder, bool kIsBf16, int kNTiles, bool kPackedX, bool kSpreadsSums>
+template <class Decoder, bool kIsBf16, int kNTiles, bool kPackedX>
 cudaError_t launch_mma_shape(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
   const auto launch = [&](auto row_warps, auto groups) {
     constexpr int kRowWarps = decltype(row_warps)::value, kGroups = decltype(groups)::value;
     using Layout = SpmmSharedLayout<Decoder, kNTiles, kRowWarps, kGroups>;
-    return launch_with(spmm_decode_kernel<Decoder, kIsBf16, kNTiles, kRowWarps, kGroups, kPackedX, kSpreadsSums>, params, config,
-                       Layout::kWarps * 32, Layout::total(static_cast<int>(config.slot_bytes)), stream);
+    return launch_with(spmm_decode_kernel<Decoder, kIsBf16, kNTiles, kRowWarps, kGroups, kPackedX>, params, config, Layout::kWarps * 32,
+                       Layout::total(static_cast<int>(config.slot_bytes)), stream);
   };
   using std::integral_constant;
   const int warps = config.row_warps * 100 + config.groups;
@@ -54,13 +54,13 @@ cudaError_t launch_mma_shape(const SpmmParams& params, const SpmmConfig& config,
   return cudaErrorInvalidConfiguration;
 }
 
-template <class Decoder, bool kIsBf16, bool kSpreadsSums = false>
+template <class Decoder, bool kIsBf16>
 cudaError_t launch_mma(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
   if (!config.packs_x && !params.x_is_aligned) return cudaErrorInvalidConfiguration;
   const auto dispatch = [&](auto tiles) {
     constexpr int kTiles = decltype(tiles)::value;
-    return config.packs_x ? launch_mma_shape<Decoder, kIsBf16, kTiles, true, kSpreadsSums>(params, config, stream)
-                          : launch_mma_shape<Decoder, kIsBf16, kTiles, false, kSpreadsSums>(params, config, stream);
+    return config.packs_x ? launch_mma_shape<Decoder, kIsBf16, kTiles, true>(params, config, stream)
+                          : launch_mma_shape<Decoder, kIsBf16, kTiles, false>(params, config, stream);
   };
   switch (config.n_tiles) {
     case 1: return dispatch(std::integral_constant<int, 1>{});

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "kernels/spmm_sums.h"
+#include "kernels/spmm_schedule.h"
 
 namespace gossamer {
 namespace {
@@ -98,7 +98,6 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
     config.row_warps = shape.row_warps;
     config.groups = shape.groups;
     config.packs_x = shape.packs_x || shape.kernel != SpmmKernel::mma || !problem.x_is_aligned;
-    config.spreads_sums = shape.spreads_sums || problem.format == TileFormat::two_four;
     config.finishes_apart = shape.finishes_apart;
     config.n_tiles = tiles_per_pass(shape, problem.batch_invariant ? kMostTokensOfMma : problem.n);
     config.stages = shape.kernel == SpmmKernel::warp_specialized ? kMaxStages : 0;
@@ -125,11 +124,7 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
   config.partial_floats = std::int64_t{config.passes} * config.ctas * 2 * per_super_row * 2 * config.n_tiles * 128;
   if (config.kernel == SpmmKernel::warp_specialized) config.partial_floats *= config.groups;  // each team leaves a part
   config.tickets = config.passes * super_rows * config.row_warps;
-  if (config.spreads_sums) {
-    config.partial_floats =
-        std::int64_t{config.passes} * config.ctas * 2 * spread_lines(config.n_tiles, config.row_warps, config.groups) * 32;
-    config.tickets *= config.groups;
-  }
+  if (config.kernel == SpmmKernel::mma) config.tickets *= ending_warps(config.groups, config.n_tiles);
   if (config.packs_x) config.packed_x_bytes = config.passes * records * config.n_tiles * 1024;
   return config;
 }
@@ -137,10 +132,9 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
 std::string SpmmConfig::to_string() const {
   static constexpr const char* kNames[] = {"mma", "wgmma", "warp-specialised"};
   return std::string(kNames[static_cast<int>(kernel)]) + ", n tiles " + std::to_string(n_tiles) + ", " + std::to_string(row_warps) + "x" +
-         std::to_string(groups) + " warps" + (packs_x ? ", packed x" : "") + (spreads_sums ? ", spread sums" : "") +
-         (finishes_apart ? ", finished apart, " : ", ") + std::to_string(ctas) + " ctas, " +
-         (stages != 0 ? std::to_string(stages) + " stages, " : "") + std::to_string(passes) + " passes, " +
-         std::to_string(shared_bytes / 1024) + " KiB shared";
+         std::to_string(groups) + " warps" + (packs_x ? ", packed x" : "") + (finishes_apart ? ", finished apart, " : ", ") +
+         std::to_string(ctas) + " ctas, " + (stages != 0 ? std::to_string(stages) + " stages, " : "") + std::to_string(passes) +
+         " passes, " + std::to_string(shared_bytes / 1024) + " KiB shared";
 }
 
 }  // namespace gossamer

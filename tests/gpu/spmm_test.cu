@@ -54,10 +54,7 @@ struct Problem {
   std::optional<SpmmShape> shape = std::nullopt;  // instead of the planner's choice
 };
 
-// A format as the planner runs it, or the bitmap with its sums spread over all warps (spmm_sums.cuh).
-enum class Variant { bitmap, tiled_csl, two_four, bitmap_spread };
-
-class SpmmOnGpu : public ::testing::TestWithParam<std::tuple<Variant, bool, Problem>> {
+class SpmmOnGpu : public ::testing::TestWithParam<std::tuple<TileFormat, bool, Problem>> {
  protected:
   void SetUp() override {
     int devices = 0;
@@ -95,10 +92,7 @@ float activate(float v, SpmmActivation activation) {
 }
 
 TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
-  const auto [variant, bf16, p] = GetParam();
-  const TileFormat format = variant == Variant::tiled_csl  ? TileFormat::tiled_csl
-                            : variant == Variant::two_four ? TileFormat::two_four
-                                                           : TileFormat::bitmap;
+  const auto [format, bf16, p] = GetParam();
   std::mt19937 random(static_cast<unsigned>(p.m * 31 + p.k * 7 + p.n));
   std::uniform_real_distribution<float> value(-1, 1);
   const std::vector<float> dense = random_dense(p, bf16, random);
@@ -125,13 +119,8 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
   limits.dependent_launch = props.major >= 9;
   limits.wgmma = props.major == 9;
   const bool aligned = p.k % 8 == 0;
-  SpmmProblem problem{format, p.m, p.k, p.n, packed.view.max_record_bytes, aligned, p.shape};
+  const SpmmProblem problem{format, p.m, p.k, p.n, packed.view.max_record_bytes, aligned, p.shape};
   if (p.shape && !limits.wgmma) GTEST_SKIP() << "no wgmma here";
-  if (variant == Variant::bitmap_spread) {
-    limits.wgmma = false;
-    const SpmmConfig chosen = plan_spmm(problem, limits);
-    problem.shape = SpmmShape{SpmmKernel::mma, chosen.row_warps, chosen.groups, chosen.packs_x, true};
-  }
   const SpmmConfig config = plan_spmm(problem, limits);
 
   const std::vector<std::uint8_t> bytes(packed.view.data.data<std::uint8_t>(),
@@ -245,7 +234,7 @@ TEST_P(SpmmOnGpu, MatchesDoublePrecision) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, SpmmOnGpu,
-    ::testing::Combine(::testing::Values(Variant::bitmap, Variant::tiled_csl, Variant::two_four, Variant::bitmap_spread), ::testing::Bool(),
+    ::testing::Combine(::testing::Values(TileFormat::bitmap, TileFormat::tiled_csl, TileFormat::two_four), ::testing::Bool(),
                        ::testing::Values(Problem{1, 1, 1, 1.0, Pattern::iid}, Problem{31, 63, 2, 0.5, Pattern::iid},
                                          Problem{32, 64, 8, 0.4, Pattern::iid}, Problem{33, 65, 9, 0.4, Pattern::iid},
                                          Problem{127, 1009, 5, 0.3, Pattern::iid}, Problem{509, 512, 16, 0.5, Pattern::iid},
@@ -259,12 +248,12 @@ INSTANTIATE_TEST_SUITE_P(
 
 constexpr SpmmShape kTwoTeams{SpmmKernel::warp_specialized, 8, 2}, kFourGroups{SpmmKernel::warp_specialized, 16, 1},
     kSixGroups{SpmmKernel::warp_specialized, 24, 1}, kThreeGroups{SpmmKernel::warp_specialized, 12, 1},
-    kFinishedApart{SpmmKernel::warp_specialized, 8, 2, false, false, true}, kTwoGroups{SpmmKernel::warp_specialized, 8, 1};
+    kFinishedApart{SpmmKernel::warp_specialized, 8, 2, false, true}, kTwoGroups{SpmmKernel::warp_specialized, 8, 1};
 
 INSTANTIATE_TEST_SUITE_P(
     WarpSpecialized, SpmmOnGpu,
     ::testing::Combine(
-        ::testing::Values(Variant::bitmap, Variant::tiled_csl), ::testing::Bool(),
+        ::testing::Values(TileFormat::bitmap, TileFormat::tiled_csl), ::testing::Bool(),
         ::testing::Values(Problem{1, 1, 1, 1.0, Pattern::iid, kTwoTeams}, Problem{127, 1009, 20, 0.3, Pattern::iid, kTwoTeams},
                           Problem{9001, 520, 32, 0.4, Pattern::iid, kFourGroups}, Problem{9000, 264, 31, 0.2, Pattern::iid, kSixGroups},
                           Problem{257, 1031, 40, 0.5, Pattern::iid, kTwoTeams},

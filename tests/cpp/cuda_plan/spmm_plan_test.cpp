@@ -98,20 +98,16 @@ TEST(SpmmPlan, DenseSpotsTakeFewerWarps) {
   EXPECT_GT(sparse.groups, dense.groups);
 }
 
-TEST(SpmmPlan, SpreadSumsHaveATicketForEachWarp) {
-  SpmmProblem p = problem(9216, 9216, 16);
-  const SpmmConfig plain = plan_spmm(p, DeviceLimits{});
-  EXPECT_FALSE(plain.spreads_sums);
-  p.shape = SpmmShape{SpmmKernel::mma, plain.row_warps, plain.groups, plain.packs_x, true};
-  const SpmmConfig spread = plan_spmm(p, DeviceLimits{});
-  EXPECT_TRUE(spread.spreads_sums);
-  EXPECT_EQ(spread.ctas, plain.ctas);
-  EXPECT_EQ(spread.tickets, plain.tickets * plain.groups);
-  EXPECT_GE(spread.partial_floats, plain.partial_floats);
-  p.shape.reset();
+TEST(SpmmPlan, EveryWarpThatEndsASegmentHasATicket) {
+  const SpmmConfig rows = plan_spmm(problem(9216, 9216, 16), DeviceLimits{}), k = plan_spmm(problem(4096, 4096, 16), DeviceLimits{});
+  EXPECT_EQ(rows.tickets, 9216 / 32);
+  EXPECT_EQ(k.groups, 32);
+  EXPECT_EQ(k.tickets, 4096 / 32 * 4);  // two tiles of rows, two of tokens
+}
+
+TEST(SpmmPlan, TwoFourRunsOnMma) {
+  SpmmProblem p = problem(9216, 9216, 128);
   p.format = TileFormat::two_four;
-  EXPECT_TRUE(plan_spmm(p, DeviceLimits{}).spreads_sums);
-  p.n = 128;
   EXPECT_EQ(plan_spmm(p, DeviceLimits{}).kernel, SpmmKernel::mma);  // it has no wgmma kernel
 }
 
@@ -134,7 +130,6 @@ TEST(SpmmPlan, BatchInvariantSumsHaveOneOrder) {
               EXPECT_EQ(c.row_warps, first.row_warps);
               EXPECT_EQ(c.groups, first.groups);
               EXPECT_EQ(c.ctas, first.ctas);
-              EXPECT_EQ(c.spreads_sums, first.spreads_sums);
               EXPECT_TRUE(c.packs_x);
               EXPECT_LE(c.shared_bytes, DeviceLimits{}.shared_bytes_per_block);
             }

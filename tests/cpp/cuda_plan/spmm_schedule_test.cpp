@@ -27,16 +27,5 @@ TEST(SpmmSchedule, SharesAreContiguousEvenAndComplete) {
   }
 }
 
-TEST(SpmmSchedule, ShortDivisionsGiveTheSame) {
-  for (const SpmmSchedule s :
-       {SpmmSchedule{128, 64, 128}, {72, 144, 264}, {448, 448, 264}, {7, 1, 5}, {1792, 9000, 264}, {65536, 1024, 264}}) {
-    EXPECT_EQ(s.is_short(), s.units() * s.ctas < std::int64_t{1} << 32);
-    for (int c = 0; c <= s.ctas; ++c) EXPECT_EQ(s.begin_fast(c), s.begin(c));
-    for (std::int64_t unit = 0; unit < s.units(); unit += 1 + s.units() / 977) EXPECT_EQ(s.owner_fast(unit), s.owner(unit));
-    EXPECT_EQ(s.owner_fast(s.units() - 1), s.ctas - 1);
-  }
-  EXPECT_FALSE((SpmmSchedule{65536, 1024, 264}.is_short()));
-}
-
 }  // namespace
 }  // namespace gossamer

@@ -1,9 +1,0 @@
-#include "launch/spmm_instances.cuh"
-
-namespace gossamer {
-
-cudaError_t launch_spmm_spread_two_four_bf16(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
-  return launch_mma<TwoFourDecoder, true, true>(params, config, stream);
-}
-
-}  // namespace gossamer
