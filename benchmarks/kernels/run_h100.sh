@@ -71,7 +71,8 @@ table() {
 cost() {
   local shapes="" m k
   for m in 1024 4096 12288 32768; do for k in 1024 4096 16384; do shapes=$shapes,${m}x$k; done; done
-  measure cost_h100 --shapes "${shapes#,}" --n 8,16,32,64,128 --sparsity 0.4,0.6,0.8,0.95 --csl-from 0.6 &&
+  measure cost_h100 --shapes "${shapes#,}" --n 8,16,32,64,128 --sparsity 0.4,0.6,0.7,0.8,0.95 \
+    --formats bitmap,tiled_csl,two_four --csl-from 0.6 --two-four-from 0.6 &&
     python3 benchmarks/kernels/make_cost_table.py "$out/cost_h100.json" >"$out/cost_table_h100.cpp"
 }
 

@@ -3,7 +3,7 @@
 //   1]
 //              [--warps 4x4,w8x2] (rows x k, w: wgmma, ws: warp-specialised, p: packed x; each is measured, instead of
 //              auto, the planner's choice)
-//              [--formats bitmap,tiled_csl] [--csl-from 0.75] [--two-four-from 0.65] [--expand-from 128] [--dependent-launch 0]
+//              [--formats bitmap,tiled_csl,two_four] [--csl-from 0.75] [--two-four-from 0.65] [--expand-from 128] [--dependent-launch 0]
 // Method: i.i.d. random masks, distinct random values; weights rotated over copies of more than 256 MB so that DRAM is really read; CUDA
 // graphs of many launches, replayed; median. cuBLASLt: the fastest of up to 16 heuristics per (shape, n), same rotation. From --expand-from
 // tokens on also the expansion into a dense weight followed by cuBLASLt, timed together. Outputs are poisoned with NaN before the checked
@@ -259,7 +259,7 @@ struct Options {
   std::vector<std::int64_t> ns = {8};
   std::string out = "spmm.json", commit, command;
   std::vector<std::optional<SpmmShape>> arrangements = {std::nullopt};
-  std::vector<TileFormat> formats = {TileFormat::bitmap, TileFormat::tiled_csl};
+  std::vector<TileFormat> formats = {TileFormat::bitmap, TileFormat::tiled_csl, TileFormat::two_four};
   double csl_from = 0.75, two_four_from = 0.65;  // sparsities below are not measured
   std::int64_t expand_from = 128;
   bool fp8 = false, cusparse = false;

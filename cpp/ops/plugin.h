@@ -57,7 +57,7 @@ class Backend {
   virtual BackendProbe probe() const = 0;
   // Also throws InvalidArgument for a cost table that cannot be read, naming file and line.
   virtual std::unique_ptr<Ops> create_ops(int device_index, DType activation_dtype, const BackendOptions& options = {}) const = 0;
-  // Measures kernels on the device, for about a minute; the text of a cost table. progress, if given, hears what is measured next.
+  // Measures kernels on the device, for one to two minutes; the text of a cost table. progress, if given, hears what is measured next.
   virtual std::string tune(int device_index, const std::function<void(const std::string& what)>& progress) const = 0;
   // Among the group's ranks, each with its own device; `ops` is this backend's. Collective. Both must outlive it.
   virtual std::unique_ptr<Communicator> create_communicator(Ops& ops, RankGroup& group, const CommunicatorOptions& options) const = 0;

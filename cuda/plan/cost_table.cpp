@@ -58,6 +58,14 @@ bool CostTable::has(ProductPath path) const {
   return std::any_of(curves_.begin(), curves_.end(), [&](const CostCurve& c) { return c.path == path; });
 }
 
+double CostTable::least_sparsity(ProductPath path) const {
+  double least = 1;
+  for (const CostCurve& c : curves_) {
+    if (c.path == path) least = std::min(least, c.sparsity);
+  }
+  return least;
+}
+
 double CostTable::on_grid(const CostCurve& curve, std::int64_t m, std::int64_t k) const {
   const Place row = place(ms_, m), column = place(ks_, k);
   const auto at = [&](std::size_t i, std::size_t j) { return std::log(curve.us[i * ks_.size() + j]); };
@@ -112,6 +120,7 @@ ProductPath choose_path(const CostTable& table, std::int64_t m, std::int64_t k, 
   double least = 2;  // dense, relative to itself, twice
   for (const ProductPath path : {ProductPath::bitmap, ProductPath::tiled_csl, ProductPath::two_four}) {
     if (!table.has(path)) continue;
+    if (path == ProductPath::two_four && sparsity < table.least_sparsity(path)) continue;
     double sum = 0, slowest = 0;
     for (const std::int64_t n : {8, 16}) {
       const double relative = table.us(path, m, k, n, sparsity) / table.us(ProductPath::dense, m, k, n, 0);

@@ -39,6 +39,8 @@ class CostTable {
   const std::vector<CostCurve>& curves() const { return curves_; }
   // Whether the path was measured: one that was not is never chosen.
   bool has(ProductPath path) const;
+  // The least sparsity it was measured at.
+  double least_sparsity(ProductPath path) const;
   // Microseconds of a path that was measured; n is ignored for an expansion.
   double us(ProductPath path, std::int64_t m, std::int64_t k, std::int64_t n, double sparsity) const;
 
@@ -52,7 +54,8 @@ class CostTable {
 };
 
 // What a weight is packed as: the path with the least time over batches of 8 and 16 tokens, each relative to dense, but dense where the
-// other would be slower than 0.97 x dense at either. Larger batches are served by whatever was chosen, or by expansion.
+// other would be slower than 0.97 x dense at either; 2:4 only at sparsities that were measured or larger, since what does not fit it grows
+// faster than an extrapolation. Larger batches are served by whatever was chosen, or by expansion.
 ProductPath choose_path(const CostTable& table, std::int64_t m, std::int64_t k, double sparsity);
 
 // Whether a packed weight is better expanded and multiplied densely for n tokens.

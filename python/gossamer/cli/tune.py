@@ -26,7 +26,7 @@ Examples:
     help="File to write.  [default: one in the cache directory, named after the GPU, where every later run finds it]",
 )
 def command(device: str, output: Path | None) -> None:
-    """Measure sparse and dense products on this machine's GPU, for about a minute.
+    """Measure sparse and dense products on this machine's GPU, for one to two minutes.
 
     From the times follows in which form a sparse weight is kept, dense included, and from how many tokens on it is expanded. Without them
     those of an H100 are used. Nothing else should run on the GPU meanwhile.

@@ -23,20 +23,24 @@ class FakeGpu final : public Measurer {
   }
   double product_us(std::int64_t m, std::int64_t n) override {
     if (n == 4096) return 2.0 * static_cast<double>(m * k_) * 4096 / 5e8;
-    const double bytes = path_ == ProductPath::dense ? 2 : path_ == ProductPath::bitmap ? 2 * (1 - sparsity_) + 0.125 : 4 * (1 - sparsity_);
+    const double bytes = path_ == ProductPath::dense       ? 2
+                         : path_ == ProductPath::bitmap    ? 2 * (1 - sparsity_) + 0.125
+                         : path_ == ProductPath::tiled_csl ? 4 * (1 - sparsity_)
+                                                           : 2 * (1 - sparsity_) + two_four_bytes_;
     return 5 + static_cast<double>(m * k_) * bytes / 1e3 + 0.01 * static_cast<double>(n);
   }
   double expansion_us(std::int64_t m) override {
     EXPECT_EQ(path_, ProductPath::bitmap);
     return static_cast<double>(m * k_) / 1e3;
   }
+  void give_two_four(double bytes) { two_four_bytes_ = bytes; }
   std::size_t prepared() const { return prepared_.size(); }
 
  private:
   std::set<std::tuple<ProductPath, std::int64_t, double>> prepared_;
   ProductPath path_ = ProductPath::dense;
   std::int64_t k_ = 0;
-  double sparsity_ = 0;
+  double sparsity_ = 0, two_four_bytes_ = 0.1875;
 };
 
 CostTable tuned() {
@@ -49,12 +53,12 @@ TEST(Tune, MeasuresEveryPointOnce) {
   std::size_t heard = 0;
   const TuneGrid grid;
   const CostTable table = tune(grid, gpu, [&](const std::string& what) { heard += what.empty() ? 0 : 1; });
-  EXPECT_EQ(gpu.prepared(), grid.ks.size() * (1 + 4 + 3));  // dense, bitmap at each sparsity, Tiled-CSL at three
+  EXPECT_EQ(gpu.prepared(), grid.ks.size() * (1 + 5 + 4 + 4));  // dense, bitmap at each sparsity, Tiled-CSL and 2:4 at four
   EXPECT_EQ(heard, gpu.prepared());
-  EXPECT_FALSE(table.has(ProductPath::two_four));
   EXPECT_NEAR(table.dense_flops(), 5e8, 1);
   EXPECT_NEAR(table.us(ProductPath::bitmap, 4096, 4096, 16, 0.6), 5.16 + 4.096 * 4096 * 0.925, 1e-6);
   EXPECT_NEAR(table.us(ProductPath::tiled_csl, 1024, 16384, 8, 0.95), 5.08 + 1.024 * 16384 * 0.2, 1e-6);
+  EXPECT_NEAR(table.us(ProductPath::two_four, 4096, 1024, 8, 0.8), 5.08 + 4.096 * 1024 * 0.5875, 1e-6);
   EXPECT_NEAR(table.us(ProductPath::expansion, 1024, 1024, 0, 0.4), 1048.576, 1e-6);
 }
 
@@ -63,6 +67,12 @@ TEST(Tune, TheTableDecides) {
   EXPECT_EQ(choose_path(table, 8192, 8192, 0.6), ProductPath::bitmap);
   EXPECT_EQ(choose_path(table, 8192, 8192, 0.95), ProductPath::tiled_csl);  // 0.2 bytes against 0.225
   EXPECT_EQ(choose_path(table, 8192, 8192, 0.0), ProductPath::dense);
+  FakeGpu gpu;
+  gpu.give_two_four(0.05);
+  const CostTable with_faster = tune({}, gpu, {});
+  EXPECT_EQ(choose_path(with_faster, 8192, 8192, 0.8), ProductPath::two_four);
+  EXPECT_EQ(choose_path(parse_cost_table(to_text(with_faster, "GPU 1"), "GPU 1", "t"), 8192, 8192, 0.8), ProductPath::two_four);
+  EXPECT_EQ(choose_path(with_faster, 8192, 8192, 0.4), ProductPath::bitmap) << "2:4 was not measured there";
 }
 
 TEST(CostTableText, GoesThroughTextAndBack) {
