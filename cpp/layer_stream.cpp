@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -32,35 +33,51 @@ std::int64_t layer_of(const std::string& name) {
   return layer;
 }
 
-void convert(const Tensor& out, const Tensor& in) {
+void convert(ThreadPool& pool, const Tensor& out, const Tensor& in) {
   visit_floating(in.dtype(), [&](auto in_tag) {
     using In = typename decltype(in_tag)::type;
     visit_floating(out.dtype(), [&](auto out_tag) {
       using Out = typename decltype(out_tag)::type;
-      std::transform(in.data<const In>(), in.data<const In>() + in.numel(), out.data<Out>(),
-                     [](In value) { return from_float<Out>(to_float(value)); });
+      pool.parallel_for(in.numel(), std::int64_t{1} << 16, [&](std::int64_t begin, std::int64_t end) {
+        std::transform(in.data<const In>() + begin, in.data<const In>() + end, out.data<Out>() + begin,
+                       [](In value) { return from_float<Out>(to_float(value)); });
+      });
     });
   });
 }
 
-class Capture final : public LinearObserver {
+class CaptureObserver final : public LinearObserver {
  public:
-  Capture(Allocator& host, std::vector<CapturedInput>& out) : host_(host), out_(out) {}
+  CaptureObserver(Allocator& host, ThreadPool& pool, const Tensor& every_row, Capture& out)
+      : host_(host), pool_(pool), every_row_(every_row), out_(out) {}
 
   void observe(std::span<const std::string> weight_names, Ops& ops, const Tensor& input) override {
-    OwnedTensor raw(host_, input.dtype(), {input.size(0), input.size(1)});
-    ops.download(raw.view, input);
-    if (input.dtype() != DType::f32) {
-      OwnedTensor values(host_, DType::f32, {input.size(0), input.size(1)});
-      convert(values.view, raw.view);
-      raw = std::move(values);
-    }
-    out_.push_back({{weight_names.begin(), weight_names.end()}, std::move(raw)});
+    const auto is_wanted = [&](const std::string& name) { return out_.names.contains(name); };
+    if (!out_.names.empty() && std::none_of(weight_names.begin(), weight_names.end(), is_wanted)) return;
+    out_.inputs.push_back(
+        {{weight_names.begin(), weight_names.end()}, out_.on_device ? copy_on_device(ops, input) : copy_to_host(ops, input)});
   }
 
  private:
+  OwnedTensor copy_on_device(Ops& ops, const Tensor& input) {
+    OwnedTensor copy(ops.allocator(), input.dtype(), {input.size(0), input.size(1)});
+    ops.gather_rows(copy.view, input, every_row_.rows(0, input.size(0)));
+    return copy;
+  }
+
+  OwnedTensor copy_to_host(Ops& ops, const Tensor& input) {
+    OwnedTensor raw(host_, input.dtype(), {input.size(0), input.size(1)});
+    ops.download(raw.view, input);
+    if (input.dtype() == DType::f32) return raw;
+    OwnedTensor values(host_, DType::f32, {input.size(0), input.size(1)});
+    convert(pool_, values.view, raw.view);
+    return values;
+  }
+
   Allocator& host_;
-  std::vector<CapturedInput>& out_;
+  ThreadPool& pool_;
+  Tensor every_row_;
+  Capture& out_;
 };
 
 KvCacheShape one_layer(KvCacheShape shape, std::int64_t max_tokens) {
@@ -103,6 +120,10 @@ LayerStream::LayerStream(const std::string& path, const DeviceOptions& device, s
   device_inputs_ = OwnedTensor(ops_->allocator(), DType::i32, {count});
   hidden_ = OwnedTensor(ops_->allocator(), ops_->activation_dtype(), {max_tokens, config_.hidden_size});
   staging_ = OwnedTensor(host_, ops_->activation_dtype(), {max_tokens, config_.hidden_size});
+  std::vector<std::int32_t> rows(static_cast<std::size_t>(max_tokens));
+  std::iota(rows.begin(), rows.end(), 0);
+  every_row_ = OwnedTensor(ops_->allocator(), DType::i32, {max_tokens});
+  ops_->upload(every_row_.view, Tensor(rows.data(), DType::i32, {max_tokens}));
 }
 
 LayerStream::~LayerStream() = default;
@@ -205,7 +226,7 @@ Batch LayerStream::make_batch(std::span<const std::int64_t> lengths, std::span<c
 Tensor LayerStream::to_device(const Tensor& hidden) {
   const Tensor staged = staging_.view.rows(0, hidden.size(0));
   const Tensor device = hidden_.view.rows(0, hidden.size(0));
-  convert(staged, hidden);
+  convert(pool_, staged, hidden);
   ops_->upload(device, staged);
   return device;
 }
@@ -213,7 +234,7 @@ Tensor LayerStream::to_device(const Tensor& hidden) {
 void LayerStream::to_host(const Tensor& out, const Tensor& device) {
   const Tensor staged = staging_.view.rows(0, out.size(0));
   ops_->download(staged, device);
-  convert(out, staged);
+  convert(pool_, out, staged);
 }
 
 void LayerStream::embed(std::span<const std::vector<std::int32_t>> sequences, const Tensor& hidden) {
@@ -236,16 +257,16 @@ void LayerStream::embed(std::span<const std::vector<std::int32_t>> sequences, co
   to_host(hidden, device);
 }
 
-void LayerStream::run_layer(std::span<const std::int64_t> lengths, const Tensor& hidden, std::vector<CapturedInput>* captured) {
+void LayerStream::run_layer(std::span<const std::int64_t> lengths, const Tensor& hidden, Capture* capture) {
   Loaded& now = loaded(0);
   const Batch batch = make_batch(lengths);
   require(hidden.size(0) == batch.num_tokens && hidden.size(1) == config_.hidden_size,
           "hidden must be [" + std::to_string(batch.num_tokens) + ", " + std::to_string(config_.hidden_size) + "], and is " +
               hidden.to_string());
   now.arena.reset();
-  std::vector<CapturedInput> unwanted;
-  Capture capture(host_, captured != nullptr ? *captured : unwanted);
-  ExecContext context{*ops_, *comm_, now.arena, captured != nullptr ? &capture : nullptr};
+  std::optional<CaptureObserver> observer;
+  if (capture != nullptr) observer.emplace(host_, pool_, every_row_.view, *capture);
+  ExecContext context{*ops_, *comm_, now.arena, observer ? &*observer : nullptr};
   const Tensor device = to_device(hidden);
   now.model->layer(context, now.layer, now.kv, batch, device);
   to_host(hidden, device);

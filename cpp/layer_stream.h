@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,10 +18,17 @@
 
 namespace gossamer {
 
-// The input of one product, brought to the host. Several logical weights may share it.
+// The input of one product. Several logical weights may share it.
 struct CapturedInput {
   std::vector<std::string> weight_names;
-  OwnedTensor values;  // f32 [n, k]
+  OwnedTensor values;  // [n, k]: f32 on the host, or activations on the device
+};
+
+// What run_layer is to keep of the inputs of a layer's products.
+struct Capture {
+  std::set<std::string> names;  // only products with one of these weights; empty: all
+  bool on_device = false;       // values stay where they are, in memory of the stream's device, and must go before the stream
+  std::vector<CapturedInput> inputs;
 };
 
 class LayerStream {
@@ -32,6 +40,7 @@ class LayerStream {
   LayerStream& operator=(const LayerStream&) = delete;
 
   const ModelConfig& config() const { return config_; }
+  Device device() const { return ops_->device(); }
   std::int64_t max_tokens() const { return max_tokens_; }
 
   // Loads what embeds, or one layer, or the final norm and the head; what was loaded before goes. replacements: weight name → host matrix.
@@ -41,8 +50,8 @@ class LayerStream {
 
   // hidden: host f32 [n, hidden_size], n = all tokens.
   void embed(std::span<const std::vector<std::int32_t>> sequences, const Tensor& hidden);  // out
-  // hidden in place. captured: gets the input of every product of the layer; null = not wanted.
-  void run_layer(std::span<const std::int64_t> lengths, const Tensor& hidden, std::vector<CapturedInput>* captured = nullptr);
+  // hidden in place. capture: gets inputs of the layer's products; null = none. Complete on return.
+  void run_layer(std::span<const std::int64_t> lengths, const Tensor& hidden, Capture* capture = nullptr);
   void head(const Tensor& hidden, const Tensor& logits);  // host f32 [r, hidden_size] → f32 [r, vocab_size] out, any rows
 
  private:
@@ -64,6 +73,7 @@ class LayerStream {
   std::int64_t max_length_;
   std::vector<std::int32_t> inputs_;  // the batch's index tensors on the host
   OwnedTensor device_inputs_;         // i32, the same on the device
+  OwnedTensor every_row_;             // i32 [max_tokens], 0, 1, 2, ... on the device
   OwnedTensor hidden_;                // activations [max_tokens, hidden_size] on the device
   OwnedTensor staging_;               // the same on the host
   std::unique_ptr<Loaded> loaded_;

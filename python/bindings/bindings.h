@@ -34,6 +34,7 @@ Allocator& array_allocator();
 
 // A numpy array that owns its buffer. bf16, which numpy lacks, comes as uint16 bits.
 nb::object to_numpy(Buffer&& buffer, DType dtype, const std::vector<std::int64_t>& shape);
+nb::dlpack::dtype numpy_dtype(DType dtype);
 
 // A copy of a C-contiguous numpy array of the dtype (bf16 as uint16 bits), or TypeError naming the argument.
 using HostArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;

@@ -61,6 +61,8 @@ nb::tuple read_sparse(const Checkpoint& checkpoint, const std::string& name) {
                         to_numpy(std::move(weight.row_offsets), DType::i64, {view.rows + 1}));
 }
 
+}  // namespace
+
 nb::dlpack::dtype numpy_dtype(DType dtype) {
   switch (dtype) {
     case DType::f32: return nb::dtype<float>();
@@ -75,8 +77,6 @@ nb::dlpack::dtype numpy_dtype(DType dtype) {
   }
   throw InternalError("a dtype without a numpy form");
 }
-
-}  // namespace
 
 Allocator& array_allocator() {
   static auto* const allocator = new HostAllocator;

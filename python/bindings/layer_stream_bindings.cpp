@@ -47,17 +47,38 @@ void load_layer(LayerStream& stream, std::int64_t layer, const nb::dict& replace
   stream.load_layer(layer, weights);
 }
 
-nb::object run_layer(LayerStream& stream, const std::vector<std::int64_t>& lengths, const Matrix& hidden, bool capture) {
-  std::vector<CapturedInput> captured;
+// The memory of a captured input on the stream's device, and what must outlive it.
+struct DeviceInput {
+  nb::object stream;
+  Buffer buffer;
+};
+
+// An array for any library that speaks DLPack (bf16 as uint16 bits), which owns its memory.
+nb::object on_device(nb::object stream, CapturedInput&& input) {
+  const Device device = input.values.view.device();
+  const std::size_t shape[] = {static_cast<std::size_t>(input.values.view.size(0)), static_cast<std::size_t>(input.values.view.size(1))};
+  const nb::dlpack::dtype dtype = numpy_dtype(input.values.view.dtype());
+  auto* owned = new DeviceInput{std::move(stream), std::move(input.values.buffer)};
+  const nb::capsule owner(owned, [](void* pointer) noexcept { delete static_cast<DeviceInput*>(pointer); });
+  const int kind = device.kind == Device::Kind::cuda ? nb::device::cuda::value : nb::device::cpu::value;
+  return nb::cast(nb::ndarray<nb::array_api>(owned->buffer.data(), 2, shape, owner, nullptr, dtype, kind, device.index));
+}
+
+nb::object run_layer(nb::object self, const std::vector<std::int64_t>& lengths, const Matrix& hidden, bool capture,
+                     const std::vector<std::string>& names, bool stays) {
+  auto& stream = nb::cast<LayerStream&>(self);
+  Capture captured{.names = {names.begin(), names.end()}, .on_device = stays, .inputs = {}};
   const Tensor view = view_of(hidden);
   {
     const GilRelease release;
     stream.run_layer(lengths, view, capture ? &captured : nullptr);
   }
   nb::list result;
-  for (CapturedInput& input : captured) {
+  for (CapturedInput& input : captured.inputs) {
     const std::vector<std::int64_t> shape{input.values.view.size(0), input.values.view.size(1)};
-    result.append(nb::make_tuple(nb::cast(input.weight_names), to_numpy(std::move(input.values.buffer), DType::f32, shape)));
+    const nb::object weight_names = nb::cast(input.weight_names);
+    result.append(nb::make_tuple(weight_names,
+                                 stays ? on_device(self, std::move(input)) : to_numpy(std::move(input.values.buffer), DType::f32, shape)));
   }
   return result;
 }
@@ -96,13 +117,18 @@ void bind_layer_stream(nb::module_& module) {
       .def_prop_ro("hidden_size", [](const LayerStream& stream) { return stream.config().hidden_size; })
       .def_prop_ro("vocab_size", [](const LayerStream& stream) { return stream.config().vocab_size; })
       .def_prop_ro("max_tokens", &LayerStream::max_tokens)
+      .def_prop_ro(
+          "device", [](const LayerStream& stream) { return stream.device().to_string(); }, "cpu or cuda:N.")
       .def("load_embedding", &unlocked<&LayerStream::load_embedding>)
       .def("load_layer", &load_layer, nb::arg("layer"), nb::arg("replacements"),
            "Loads a layer; replacements maps weight names to f32, f16 or bf16 (uint16) matrices to use instead of the stored ones.")
       .def("load_head", &unlocked<&LayerStream::load_head>)
       .def("embed", &embed, nb::arg("sequences"), "Hidden states f32 [tokens, hidden_size], sequence after sequence.")
       .def("run_layer", &run_layer, nb::arg("lengths"), nb::arg("hidden").noconvert(), nb::arg("capture"),
-           "The loaded layer, in place on hidden f32 [tokens, hidden_size]. With capture: [(weight names, input f32 [tokens, k])].")
+           nb::arg("names") = std::vector<std::string>{}, nb::arg("on_device") = false,
+           "The loaded layer, in place on hidden f32 [tokens, hidden_size]. With capture: [(weight names, input [tokens, k])], of the\n"
+           "products with one of the weights `names` or of all. Inputs are f32 numpy arrays, or with on_device arrays for from_dlpack\n"
+           "in the device's memory, of the activations' dtype (bf16 as uint16).")
       .def("head", &head, nb::arg("hidden").noconvert(), "Logits f32 [rows, vocab_size].");
 }
 
