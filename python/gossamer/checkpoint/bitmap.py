@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,7 @@ from gossamer.checkpoint.scaled import ScaledMatrix, check_scales, even_places, 
 
 __all__ = ["BitmapTensor", "pack", "pack_scaled", "validate"]
 
+_BLOCK_ELEMENTS = 1 << 20  # packed by one thread at a time
 _POPCOUNT = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
 
 
@@ -86,19 +89,27 @@ def pack(matrix: Array, mask: npt.NDArray[np.bool_] | None = None) -> BitmapTens
     if matrix.ndim != 2:
         raise ValueError(f"a bitmap holds a matrix, not a tensor of shape {matrix.shape}")
     matrix = np.ascontiguousarray(matrix)
-    kept = is_nonzero(matrix) if mask is None else np.asarray(mask)
-    if kept.dtype != np.bool_ or kept.shape != matrix.shape:
-        raise ValueError(f"mask must be bool of shape {matrix.shape}, not {kept.dtype} of shape {kept.shape}")
-    counts = np.count_nonzero(kept, axis=1).astype(np.int64)
-    offsets = np.zeros(len(counts), np.int64)
-    np.cumsum(counts[:-1], out=offsets[1:])
+    given = None if mask is None else np.asarray(mask)
+    if given is not None and (given.dtype != np.bool_ or given.shape != matrix.shape):
+        raise ValueError(f"mask must be bool of shape {matrix.shape}, not {given.dtype} of shape {given.shape}")
     rows, cols = matrix.shape
-    return BitmapTensor(
-        shape=(rows, cols),
-        values=bits_of(matrix)[kept].view(matrix.dtype),
-        bitmask=np.packbits(kept, axis=1, bitorder="little"),
-        row_offsets=offsets,
-    )
+    bitmask = np.empty((rows, (cols + 7) // 8), np.uint8)
+    counts = np.empty(rows, np.int64)
+    step = max(1, _BLOCK_ELEMENTS // max(1, cols))
+
+    def pack_rows(begin: int) -> Array:
+        block = slice(begin, begin + step)
+        kept = is_nonzero(matrix[block]) if given is None else given[block]
+        counts[block] = np.count_nonzero(kept, axis=1)
+        bitmask[block] = np.packbits(kept, axis=1, bitorder="little")
+        return bits_of(matrix[block])[kept]
+
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        values = list(pool.map(pack_rows, range(0, rows, step)))
+    offsets = np.zeros(rows, np.int64)
+    np.cumsum(counts[:-1], out=offsets[1:])
+    kept_bits = np.concatenate(values) if values else bits_of(matrix).reshape(-1)
+    return BitmapTensor(shape=(rows, cols), values=kept_bits.view(matrix.dtype), bitmask=bitmask, row_offsets=offsets)
 
 
 def pack_scaled(matrix: ScaledMatrix) -> BitmapTensor:
