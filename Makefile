@@ -77,7 +77,7 @@ test-hf: $(VENV)/.build-tools  ## parity with Hugging Face transformers (install
 test-gpu: CUDA := ON
 test-gpu: $(VENV)/.build-tools  ## every test that needs an NVIDIA GPU, C++ and Python; ARCHS="90a" narrows the build
 	$(call require_gtest)
-	$(call install,test,$(WITH_TESTS))
+	$(call install,test$(comma)cuda,$(WITH_TESTS))
 	$(if $(HAVE_GTEST),$(BIN)/ctest --test-dir $(BUILD) -L gpu --output-on-failure)
 	$(BIN)/python -m pytest -m gpu
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gossamer.prune.linear_algebra import damped, lower_inverse
+from gossamer.prune.arrays import module_of, on_tensor_cores
+from gossamer.prune.linear_algebra import cholesky, damped, diagonal_of, lower_gram, lower_inverse
 from gossamer.prune.masks import lowest, num_dropped
 
 __all__ = ["alps"]
@@ -33,7 +34,8 @@ def alps(
 
     The paper's problem (1) with its λ, solved in its two steps: ADMM on the support (equation 4, penalty raised as the support settles),
     then conjugate gradients on that support, all columns at once (algorithm 2). The features are scaled to unit second moment first, as
-    in the paper's appendix.
+    in the paper's appendix. Where the paper has (H + ρ)⁻¹ (H W + ρ D − V), this has W + (H + ρ)⁻¹ (ρ (D − W) − V): rounding is then
+    relative to what changes, and a GPU's tensor cores are exact enough for the support.
 
     Parameters
     ----------
@@ -48,44 +50,60 @@ def alps(
     -------
     f32 [m, k]; what is zero in `weight` stays zero
     """
+    xp = module_of(weight)
     full = damped(moments, damping)
-    root = np.sqrt(np.diagonal(full))
-    hessian = (full / root / root[:, None]).astype(np.float32)
+    root = xp.sqrt(diagonal_of(full))
+    full /= root
+    full /= root[:, None]
+    hessian = full.astype(np.float32)
+    del full
     scale = (1 / root).astype(np.float32)[:, None]
-    start = np.ascontiguousarray(weight.T / scale)  # [k, m]
-    target = hessian @ start
-    if correction is not None:
-        target += correction * scale
+    start = xp.ascontiguousarray(weight.T / scale)  # [k, m]
+    drift = None if correction is None else xp.ascontiguousarray(correction * scale)
     support = _Support(start, sparsity, pattern)
 
     keep = support.of(start)
     sparse = start * keep
-    dual = np.zeros_like(start)
-    penalty = np.float32(_FIRST_PENALTY)
+    dual = xp.zeros_like(start)
+    penalty = _FIRST_PENALTY
     inverse = _shifted_inverse(hessian, penalty)
     settled = keep
     for iteration in range(1, _MAX_ITERATIONS + 1):
-        dense = inverse @ (target + penalty * sparse - dual)
+        pull = sparse - start
+        pull *= penalty
+        pull -= dual
+        if drift is not None:
+            pull += drift
+        with on_tensor_cores(xp):
+            dense = inverse @ pull
+        dense += start
         sparse = dense + dual / penalty
         keep = support.of(sparse)
         sparse *= keep
-        dual += penalty * (dense - sparse)
+        dense -= sparse
+        dense *= penalty
+        dual += dense
         if iteration % _PERIOD == 0:
-            changed = float(np.count_nonzero(keep != settled)) / max(1.0, float(np.count_nonzero(keep)))
+            changed = int(xp.count_nonzero(keep != settled)) / max(1, int(xp.count_nonzero(keep)))
             settled = keep
             if changed == 0:
                 break
-            penalty *= np.float32(next(factor for share, factor in _GROWTH if changed >= share))
+            penalty *= next(factor for share, factor in _GROWTH if changed >= share)
             inverse = _shifted_inverse(hessian, penalty)
-    return np.ascontiguousarray((_least_squares(hessian, target, sparse, keep) * scale).T)
+    del inverse, dual, dense, pull
+    target = hessian @ start
+    if drift is not None:
+        target += drift
+    return xp.ascontiguousarray((_least_squares(hessian, target, sparse, keep) * scale).T)
 
 
-def _shifted_inverse(hessian: Matrix, shift: np.float32) -> Matrix:
+def _shifted_inverse(hessian: Matrix, shift: float) -> Matrix:
     """(hessian + shift · 1)⁻¹ by Cholesky, f32: the shift keeps it well conditioned, and conjugate gradients have the last word."""
     shifted = hessian.copy()
-    np.einsum("ii->i", shifted)[:] += shift
-    factor = lower_inverse(np.linalg.cholesky(shifted))
-    return factor.T @ factor
+    diagonal_of(shifted)[:] += shift
+    factor = lower_inverse(cholesky(shifted))
+    with on_tensor_cores(module_of(hessian)):
+        return lower_gram(factor)
 
 
 class _Support:
@@ -98,16 +116,17 @@ class _Support:
         self._pattern = pattern
 
     def of(self, matrix: Matrix) -> npt.NDArray[np.bool_]:
-        sizes = np.abs(matrix)
+        xp = module_of(matrix)
+        sizes = xp.abs(matrix)
         if self._any_zero:
             sizes[self._zero] = -1
         if self._pattern is None:
             return ~lowest(sizes, self._count)
         drop, group = self._pattern
         whole = len(sizes) // group * group
-        keep = np.ones(sizes.shape, np.bool_)
-        ranks = np.argsort(sizes[:whole].reshape(-1, group, sizes.shape[1]), axis=1, kind="stable")[:, :drop]
-        np.put_along_axis(keep[:whole].reshape(-1, group, sizes.shape[1]), ranks, False, axis=1)
+        keep = xp.ones(sizes.shape, np.bool_)
+        ranks = xp.argsort(sizes[:whole].reshape(-1, group, sizes.shape[1]), axis=1, kind="stable")[:, :drop]
+        xp.put_along_axis(keep[:whole].reshape(-1, group, sizes.shape[1]), ranks, False, axis=1)
         if self._any_zero:
             keep &= ~self._zero
         return keep
@@ -118,15 +137,20 @@ def _least_squares(hessian: Matrix, target: Matrix, start: Matrix, keep: npt.NDA
     x = start * keep
     residual = (target - hessian @ x) * keep
     direction = residual.copy()
-    energy = np.einsum("ij,ij->j", residual, residual)
+    energy = (residual * residual).sum(axis=0)
     for _ in range(_CG_STEPS):
         image = (hessian @ direction) * keep
-        curvature = np.einsum("ij,ij->j", direction, image)
-        step = np.where(curvature > 0, energy / np.maximum(curvature, np.finfo(np.float32).tiny), 0)
+        step = _quotient(energy, (direction * image).sum(axis=0))
         x += step * direction
         residual -= step * image
-        next_energy = np.einsum("ij,ij->j", residual, residual)
-        direction *= np.where(energy > 0, next_energy / np.maximum(energy, np.finfo(np.float32).tiny), 0)
+        next_energy = (residual * residual).sum(axis=0)
+        direction *= _quotient(next_energy, energy)
         direction += residual
         energy = next_energy
     return x
+
+
+def _quotient(above: Matrix, below: Matrix) -> Matrix:
+    """above / below, 0 where `below` is not positive."""
+    xp = module_of(above)
+    return xp.where(below > 0, above / xp.maximum(below, np.finfo(np.float32).tiny), np.float32(0))

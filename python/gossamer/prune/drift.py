@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gossamer.prune.hidden import Chunk
+from gossamer.prune.hidden import Chunk, inputs_of_layer
 
 __all__ = ["Drift", "measure_against"]
 
@@ -50,34 +50,38 @@ def measure_against(
     writers: tuple[str, ...],
     keep: bool,
     tick: Callable[[], None] | None = None,
+    xp: Any = np,
 ) -> dict[str, Drift]:
     """Run the layers that both streams hold, side by side; weight name → drift at its input, for `names`.
 
     writers : ends of the names of linears whose outputs are added to the hidden states
     keep : put the dense layer's outputs into `dense`; otherwise all hidden states stay as they are
+    xp : the module of what is found
     """
+    readers = [name for name in names if not name.endswith(writers)]
     found: dict[str, Drift] = {}
     shared: dict[str, str] = {}  # weight name → the first of those with the same input
     for clean, chunk in zip(dense, chunks, strict=True):
         goal, hidden = clean.hidden if keep else clean.hidden.copy(), chunk.hidden.copy()
-        goals = {own[0]: inputs for own, inputs in dense_stream.run_layer(clean.lengths, goal, True)}
-        captured = stream.run_layer(chunk.lengths, hidden, True)
-        missing = goal - hidden
+        goals: dict[str, Matrix] = {}
+        if readers:
+            goals = {own[0]: inputs for own, inputs in inputs_of_layer(dense_stream, clean.lengths, goal, readers, xp)}
+        else:
+            dense_stream.run_layer(clean.lengths, goal, False)
+        captured = inputs_of_layer(stream, chunk.lengths, hidden, names, xp) if names else stream.run_layer(chunk.lengths, hidden, False)
+        missing = xp.asarray(goal) - xp.asarray(hidden)
         for own, inputs in captured:
-            wanted = [name for name in own if name in names]
-            if not wanted:
-                continue
             first = own[0]
-            shared |= dict.fromkeys(wanted, first)
-            drift = found.setdefault(first, Drift(np.zeros((inputs.shape[1],) * 2)))
+            shared |= dict.fromkeys((name for name in own if name in names), first)
+            drift = found.setdefault(first, Drift(xp.zeros((inputs.shape[1],) * 2)))
             drift.moments += (inputs.T @ inputs) * chunk.weight
             if first.endswith(writers):
                 if drift.of_hidden is None:
-                    drift.of_hidden = np.zeros((inputs.shape[1], hidden.shape[1]))
+                    drift.of_hidden = xp.zeros((inputs.shape[1], hidden.shape[1]))
                 drift.of_hidden += (inputs.T @ missing) * chunk.weight
             else:
                 if drift.of_inputs is None:
-                    drift.of_inputs = np.zeros((inputs.shape[1],) * 2)
+                    drift.of_inputs = xp.zeros((inputs.shape[1],) * 2)
                 drift.of_inputs += (inputs.T @ (goals[first] - inputs)) * chunk.weight
         if tick:
             tick()

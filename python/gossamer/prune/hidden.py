@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gossamer.checkpoint.dtypes import Array
+from gossamer.prune.arrays import floats
 from gossamer.prune.calibration import CalibrationSet
 
-__all__ = ["Chunk", "Moments", "as_replacement", "chunks_of", "embed", "open_stream", "run_layer"]
+__all__ = ["Chunk", "Moments", "as_replacement", "chunks_of", "embed", "inputs_of_layer", "open_stream", "run_layer"]
 
 Matrix = npt.NDArray[np.float32]
 
@@ -35,7 +36,7 @@ class Chunk:
 
 @dataclass
 class Moments:
-    """Second moments of the inputs that some linears share: weighted mean over tokens of x xᵀ, f64 [k, k]."""
+    """Second moments of the inputs that some linears share: weighted mean over tokens of x xᵀ, f64 [k, k], of numpy or CuPy."""
 
     weight_names: tuple[str, ...]
     values: npt.NDArray[np.float64]
@@ -84,21 +85,37 @@ def embed(stream: Any, chunks: Sequence[Chunk]) -> None:
         chunk.hidden = stream.embed([list(sequence) for sequence in chunk.sequences])
 
 
+def inputs_of_layer(
+    stream: Any, lengths: Sequence[int], hidden: Matrix, names: Collection[str] = (), xp: Any = np
+) -> list[tuple[list[str], Matrix]]:
+    """Run the loaded layer over `hidden`, in place; the products with one of the weights `names` (none: all of them), each with its input.
+
+    xp : the module of the inputs, f32 [tokens, k]. CuPy's are never brought to the host.
+    """
+    if xp is np:
+        return stream.run_layer(lengths, hidden, True, list(names))
+    captured = stream.run_layer(lengths, hidden, True, list(names), True)
+    return [(own, floats(xp, xp.from_dlpack(inputs))) for own, inputs in captured]
+
+
 def run_layer(
-    stream: Any, chunks: Sequence[Chunk], *, keep: bool, tick: Callable[[], None] | None = None, moments: bool = True
+    stream: Any, chunks: Sequence[Chunk], *, keep: bool, tick: Callable[[], None] | None = None, moments: bool = True, xp: Any = np
 ) -> dict[str, Moments]:
     """Run the loaded layer over all chunks; first weight name of every product → moments of its input.
 
     keep : put the layer's outputs into the chunks; otherwise their hidden states stay as they are
     tick : called after every chunk
+    xp : the module of the moments
     """
     found: dict[str, Moments] = {}
     for chunk in chunks:
         hidden = chunk.hidden if keep else chunk.hidden.copy()
-        for names, inputs in stream.run_layer(chunk.lengths, hidden, moments):
+        if not moments:
+            stream.run_layer(chunk.lengths, hidden, False)
+        for names, inputs in inputs_of_layer(stream, chunk.lengths, hidden, xp=xp) if moments else ():
             square = inputs.T @ inputs
             if names[0] not in found:
-                found[names[0]] = Moments(tuple(names), np.zeros(square.shape, np.float64))
+                found[names[0]] = Moments(tuple(names), xp.zeros(square.shape, np.float64))
             found[names[0]].values += square * chunk.weight
         if tick:
             tick()

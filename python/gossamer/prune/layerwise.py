@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gossamer.checkpoint import ModelReader, ScaledMatrix
-from gossamer.checkpoint.dtypes import Array
+from gossamer.checkpoint.dtypes import DTYPES, Array
 from gossamer.prune.alps import alps
+from gossamer.prune.arrays import array_module, as_stored, floats, module_of, to_host
 from gossamer.prune.calibration import CalibrationSet
 from gossamer.prune.drift import Drift, measure_against
 from gossamer.prune.hidden import Chunk, as_replacement, chunks_of, embed, open_stream, run_layer
@@ -70,11 +71,15 @@ def prune_weight(
     pattern: tuple[int, int] | None = None,
     correction: Matrix | None = None,
 ) -> Matrix:
-    """A weight [m, k] pruned by `method`, given the second moments of its inputs [k, k]. What is zero stays zero."""
+    """A weight [m, k] pruned by `method`, given the second moments of its inputs [k, k]. What is zero stays zero.
+
+    All arrays are of one module, numpy or CuPy, and so is the result.
+    """
     if method == "wanda":
-        norms = np.sqrt(np.diagonal(moments))
+        xp = module_of(weight)
+        norms = xp.sqrt(xp.diagonal(moments))
         mask = keep_masks(weight, [sparsity], norms)[0] if pattern is None else pattern_mask(weight, pattern, norms)
-        return np.where(mask, weight, np.float32(0))
+        return xp.where(mask, weight, np.float32(0))
     if method == "sparsegpt":
         return sparsegpt(weight, moments, sparsity, pattern=pattern)
     return alps(weight, moments, sparsity, pattern=pattern, correction=correction)
@@ -91,6 +96,8 @@ def prune_layers(
     progress: Progress,
 ) -> None:
     """Prune the weights that the recipe names and leave every layer's in `store`.
+
+    Linear algebra is done where the layers run, on a GPU by CuPy (`array_module`).
 
     Memory: one layer with its moments, and the hidden states of the calibration (twice where the recipe corrects). Layers that are in the
     store already only move the hidden states on, so a run that was interrupted ends with the same bits.
@@ -124,16 +131,21 @@ class _Run:
             return
         self._progress(0, self._total)
         self._stream = self._open()
+        self._xp = array_module(self._stream.device)
         embed(self._stream, self._chunks)
         if self._corrects:
             self._dense_stream = self._open()
             self._dense = [Chunk(chunk.sequences, chunk.weight, chunk.hidden.copy()) for chunk in self._chunks]
         for layer in range(self._last + 1):
+            pruned: dict[str, Array] = {}
             is_new = layer in self._names and not self._store.has(layer)
             if is_new:
-                self._store.save(layer, self._prune_corrected(layer) if self._corrects else self._prune(layer))
+                pruned = self._prune_corrected(layer) if self._corrects else self._prune(layer)
+                self._store.save(layer, pruned)
+            elif layer in self._names:
+                pruned = {name: packed.dense() for name, packed in self._store.load(layer).items()}
             if layer < self._last:
-                self._advance(layer, with_dense=not is_new)
+                self._advance(layer, pruned, with_dense=not is_new)
             self._done = (layer + 1) * self._total // (self._last + 1)
         self._progress(self._total, self._total)
 
@@ -141,9 +153,8 @@ class _Run:
         self._done += count
         self._progress(min(self._done, self._total), self._total)
 
-    def _advance(self, layer: int, *, with_dense: bool) -> None:
+    def _advance(self, layer: int, pruned: Mapping[str, Array], *, with_dense: bool) -> None:
         """Move the hidden states through what pruning left of the layer; those of the dense model too, unless pruning has done it."""
-        pruned = {name: packed.dense() for name, packed in self._store.load(layer).items()} if layer in self._names else {}
         _load(self._stream, layer, pruned)
         run_layer(self._stream, self._chunks, keep=True, tick=self._tick, moments=False)
         if self._corrects and with_dense:
@@ -153,7 +164,7 @@ class _Run:
     def _prune(self, layer: int) -> dict[str, Array]:
         """All inputs as the dense layer makes them from the hidden states that pruning left."""
         _load(self._stream, layer, {})
-        found = run_layer(self._stream, self._chunks, keep=False, tick=self._tick)
+        found = run_layer(self._stream, self._chunks, keep=False, tick=self._tick, xp=self._xp)
         moments = {name: shared.values for shared in found.values() for name in shared.weight_names}
         return {name: self._pruned(name, moments[name]) for name in self._names[layer] if _is_seen(name, moments)}
 
@@ -165,7 +176,7 @@ class _Run:
         names = self._names[layer]
         in_attention = [name for name in names if _ATTENTION in name]
         last = next((n for n in self._reader.names() if f".layers.{layer}." in n and n.endswith(_MLP_WRITERS)), None)
-        silenced = {last: np.zeros_like(self._reader.dense(last))} if last is not None else {}
+        silenced = {} if last is None else {last: self._zeros_like(last)}
         result: dict[str, Array] = {}
         for step, silence, keep in ((in_attention, silenced, False), ([n for n in names if n not in in_attention], {}, True)):
             if not step and not keep:
@@ -181,15 +192,20 @@ class _Run:
                 writers=_WRITERS,
                 keep=keep,
                 tick=lambda: self._tick(2),
+                xp=self._xp,
             )
             result |= {name: self._pruned(name, found[name].moments, found[name]) for name in step if _is_seen(name, found)}
         return result
 
+    def _zeros_like(self, name: str) -> Array:
+        record = self._reader.record(name)
+        return np.zeros(record.shape, DTYPES.get(record.dtype, np.float32))
+
     def _pruned(self, name: str, moments: npt.NDArray[np.float64], drift: Drift | None = None) -> Array:
-        if not np.isfinite(moments).all():
+        if not bool(self._xp.isfinite(moments).all()):
             raise ValueError(f"the inputs of {name} are not finite on the calibration text: the weights before it are damaged or overflow")
         stored = self._reader.dense(name)
-        weight = stored.astype(np.float32)
+        weight = floats(self._xp, stored)
         recipe = self._recipe
         pruned = prune_weight(
             recipe.method,
@@ -197,10 +213,13 @@ class _Run:
             moments,
             recipe.sparsities[name],
             pattern=recipe.pattern,
-            correction=None if drift is None else drift.correction(weight) * np.float32(recipe.correction),
+            correction=None if drift is None else drift.correction(weight) * recipe.correction,
         )
-        rounded = recipe.quantizer(pruned, "linear")
-        return rounded.dense() if isinstance(rounded, ScaledMatrix) else pruned.astype(stored.dtype)
+        if recipe.quantizer.values is None:
+            return as_stored(pruned, stored.dtype)
+        rounded = recipe.quantizer(to_host(pruned), "linear")
+        assert isinstance(rounded, ScaledMatrix)
+        return rounded.dense()
 
 
 def _load(stream: Any, layer: int, replacements: Mapping[str, Array]) -> None:

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from gossamer.checkpoint import ModelReader
 from gossamer.checkpoint.dtypes import Array
 from gossamer.evaluate.divergence import log_softmax
+from gossamer.prune.arrays import array_module, as_stored, floats
 from gossamer.prune.calibration import CalibrationSet
-from gossamer.prune.hidden import as_replacement
+from gossamer.prune.hidden import as_replacement, inputs_of_layer
 from gossamer.prune.masks import keep_masks
 
 __all__ = ["PROBE_LENGTH", "PROBE_TOKENS", "measure_sensitivity", "probe_sequences"]
@@ -49,6 +50,7 @@ def measure_sensitivity(
     parts : layer → its parts, each the names of the weights that are pruned together
     tick : called after every layer
     """
+    xp = array_module(stream.device)
     lengths = [len(sequence) for sequence in sequences]
     stream.load_embedding()
     dense: Matrix = stream.embed([list(sequence) for sequence in sequences])
@@ -56,28 +58,34 @@ def measure_sensitivity(
     for layer in range(stream.num_layers):
         before = dense.copy()
         stream.load_layer(layer, {})
-        captured = stream.run_layer(lengths, dense, layer in parts)
+        own_names = [name for part in parts.get(layer, ()) for name in part]
+        captured = inputs_of_layer(stream, lengths, dense, own_names, xp) if own_names else stream.run_layer(lengths, dense, False)
         for hidden in probes.values():
             stream.run_layer(lengths, hidden, False)
-        norms = {name: np.sqrt(np.einsum("ij,ij->j", inputs, inputs)) for names, inputs in captured for name in names}
+        norms = {name: xp.sqrt((inputs * inputs).sum(axis=0)) for names, inputs in captured for name in names}
         for part in parts.get(layer, ()):
-            stream.load_layer(layer, {name: as_replacement(_wanda(reader.dense(name), norms[name], sparsity)) for name in part})
+            stream.load_layer(layer, {name: as_replacement(_wanda(xp, reader.dense(name), norms[name], sparsity)) for name in part})
             hidden = before.copy()
             stream.run_layer(lengths, hidden, False)
             probes[tuple(part)] = hidden
         tick()
     stream.load_head()
-    reference = log_softmax(stream.head(np.ascontiguousarray(dense[::_ROW_STEP])))
-    found = {part: _divergence(reference, stream.head(np.ascontiguousarray(hidden[::_ROW_STEP]))) for part, hidden in probes.items()}
+
+    def predictions(hidden: Matrix) -> Matrix:
+        return log_softmax(xp.asarray(stream.head(np.ascontiguousarray(hidden[::_ROW_STEP]))))
+
+    reference = predictions(dense)
+    found = {part: _divergence(reference, predictions(hidden)) for part, hidden in probes.items()}
     tick()
     return found
 
 
-def _wanda(weight: Array, norms: npt.NDArray[np.float32], sparsity: float) -> Array:
+def _wanda(xp: Any, stored: Array, norms: npt.NDArray[np.float32], sparsity: float) -> Array:
+    weight = floats(xp, stored)
     (keep,) = keep_masks(weight, [sparsity], norms)
-    return np.where(keep, weight, np.zeros((), weight.dtype))
+    return as_stored(weight * keep, stored.dtype)
 
 
-def _divergence(reference: Matrix, logits: Matrix) -> float:
-    """Mean over rows of KL(reference ‖ softmax(logits)); both [rows, vocab_size], the first as logarithms."""
-    return float(np.mean(np.einsum("ij,ij->i", np.exp(reference), reference - log_softmax(logits), dtype=np.float64)))
+def _divergence(reference: Matrix, other: Matrix) -> float:
+    """Mean over rows of KL(reference ‖ other), both logarithms of probabilities [rows, vocab_size]."""
+    return float((np.exp(reference) * (reference - other)).sum(dtype=np.float64)) / len(reference)

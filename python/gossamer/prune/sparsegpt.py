@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gossamer.prune.arrays import module_of
 from gossamer.prune.linear_algebra import inverse_factor
 from gossamer.prune.masks import lowest, num_dropped
 
@@ -39,20 +40,21 @@ def sparsegpt(
     """
     if pattern is not None and (not 0 < pattern[0] < pattern[1] or _PANEL % pattern[1]):
         raise ValueError(f"a pattern (n, m) must have 0 < n < m and m one of 2, 4, 8, 16, not {pattern}")
+    xp = module_of(weight)
     cols = weight.shape[1]
     factor = inverse_factor(moments, damping).astype(np.float32)
-    scale = np.diagonal(factor)
-    transposed = np.ascontiguousarray(weight.T, np.float32)  # [k, m]: a column of the weight is contiguous
-    transposed[np.einsum("ii->i", moments) == 0] = 0  # features that are never excited
+    scale = xp.diagonal(factor)
+    transposed = xp.array(weight.T, np.float32, order="C")  # [k, m]: a column of the weight is contiguous
+    transposed[xp.diagonal(moments) == 0] = 0  # features that are never excited
     zero = transposed == 0
     for begin in range(0, cols, BLOCK):
         end = min(begin + BLOCK, cols)
         block = transposed[begin:end]
-        keep = np.ones(block.shape, np.bool_)
+        keep = xp.ones(block.shape, np.bool_)
         if pattern is None:
-            scores = np.where(zero[begin:end], np.float32(-1), (block / scale[begin:end, None]) ** 2)  # what is zero goes first
+            scores = xp.where(zero[begin:end], np.float32(-1), (block / scale[begin:end, None]) ** 2)  # what is zero goes first
             keep = ~lowest(scores, num_dropped(block.size, sparsity))
-        errors = np.empty_like(block)
+        errors = xp.empty_like(block)
         for first in range(begin, end, _PANEL):
             last = min(first + _PANEL, end)
             for c in range(first, last):
@@ -60,7 +62,7 @@ def sparsegpt(
                     group = slice(c - begin, min(c - begin + pattern[1], end - begin))
                     keep[group] = _keep_of_group((block[group] / scale[begin:end][group, None]) ** 2, pattern[0])
                 column, error = block[c - begin], errors[c - begin]
-                np.multiply(column, ~keep[c - begin], out=error)
+                xp.multiply(column, ~keep[c - begin], out=error)
                 column -= error
                 error /= scale[c]
                 if c + 1 < last:
@@ -68,11 +70,12 @@ def sparsegpt(
             transposed[last:end] -= factor[first:last, last:end].T @ errors[first - begin : last - begin]
         transposed[end:] -= factor[begin:end, end:].T @ errors
     transposed[zero] = 0
-    return np.ascontiguousarray(transposed.T)
+    return xp.ascontiguousarray(transposed.T)
 
 
 def _keep_of_group(scores: Matrix, count: int) -> npt.NDArray[np.bool_]:
     """Mask of all but the `count` lowest of every column; of equal ones the first go."""
-    keep = np.ones(scores.shape, np.bool_)
-    np.put_along_axis(keep, np.argsort(scores, axis=0, kind="stable")[:count], False, axis=0)
+    xp = module_of(scores)
+    keep = xp.ones(scores.shape, np.bool_)
+    xp.put_along_axis(keep, xp.argsort(scores, axis=0, kind="stable")[:count], False, axis=0)
     return keep
