@@ -98,12 +98,16 @@ class Quantizer:
         if self.group < SCALE_GROUP_UNIT or self.group % SCALE_GROUP_UNIT:
             raise ValueError(f"group must be a multiple of {SCALE_GROUP_UNIT}, not {self.group}")
 
+    def dtype_of(self, role: str | None) -> str | None:
+        """What a tensor with this role is rounded to, if it is: "i8", "e4m3", "i4"."""
+        return None if self.values is None else {"linear": VALUES[self.values], "head": _HEAD_DTYPES[self.values], None: None}[role]
+
     def __call__(self, tensor: Stored, role: str | None) -> Stored:
         """The tensor to store. `role`: "linear" is rounded as asked for, "head" (or a tied embedding) to int8 unless fp8 is, None is kept.
 
         What is sparse stays sparse, but for values that are rounded to 0; what has scales already is kept.
         """
-        dtype = None if self.values is None else {"linear": VALUES[self.values], "head": _HEAD_DTYPES[self.values], None: None}[role]
+        dtype = self.dtype_of(role)
         if dtype is None or isinstance(tensor, ScaledMatrix) or (isinstance(tensor, BitmapTensor) and tensor.scales is not None):
             return tensor
         dense = tensor.dense() if isinstance(tensor, BitmapTensor) else tensor

@@ -13,6 +13,8 @@ from gossamer.checkpoint import ModelReader
 from gossamer.cli import cli
 from gossamer.cli.amounts import Size
 from gossamer.cli.prune import outputs
+from gossamer.prune.budget import rounded, stored_bytes
+from gossamer.quantize import Quantizer
 
 
 def run(*args):
@@ -89,6 +91,28 @@ def test_a_size_or_a_speed_is_turned_into_a_sparsity(tmp_path):
         with ModelReader(tmp_path / "out") as reader:
             assert reader.manifest.pruning["sparsity"] == found
     assert sum(f.stat().st_size for f in (tmp_path / "out").iterdir()) < 1_320_000
+
+
+@pytest.mark.parametrize("values", ["int8", "int4", "fp8"])
+def test_a_size_counts_what_rounding_leaves(tmp_path, values):
+    model = tiny.write_model(tmp_path / "dense")
+    with ModelReader(model) as reader:
+        records, side_files = {name: reader.record(name) for name in reader.names()}, reader.side_files()
+        expected = rounded(records, reader.manifest.architecture, Quantizer(values))
+    targets = [name for name in records if "_proj" in name and ".layers.0." not in name]
+    target = stored_bytes(expected, targets, 0.7, side_files, rounds=True)
+    options = ["--method", "magnitude", "--values", values, "--keep", "*.layers.0.*"]
+    result = run(model, tmp_path / "out", *options, "--target-bytes", target)
+    assert result.exit_code == 0, result.output
+    assert float(re.search(r"That takes a sparsity of ([\d.]+)%", result.output)[1]) == pytest.approx(70, abs=0.02)
+    assert sum(f.stat().st_size for f in (tmp_path / "out").iterdir()) <= target
+    with ModelReader(tmp_path / "out") as reader:
+        for name, record in expected.items():
+            if name not in targets:  # small values are rounded to 0, which is not stored
+                assert 0 <= 1 - reader.record(name).stored_bytes / record.stored_bytes <= (0.1 if values == "int4" else 0.01)
+        written = sum(reader.record(name).stored_bytes for name in targets)
+    counted = stored_bytes({name: expected[name] for name in targets}, targets, 0.7, {}, rounds=True) - (1 << 20)
+    assert written <= counted < 1.1 * written
 
 
 def test_the_device_that_runs_the_layers(tmp_path):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
 
 from gossamer.checkpoint import ModelReader, is_model_directory
 from gossamer.cli.amounts import Pattern, Size, Sparsities
+
+if TYPE_CHECKING:
+    from gossamer.quantize import Quantizer
 
 __all__ = ["command"]
 
@@ -83,7 +86,12 @@ template. An interrupted run resumes when it is started again.
     type=click.Path(file_okay=False, path_type=Path),
     help="Then measure what came out and write a page with plots into this directory (takes a few minutes; needs matplotlib).",
 )
-@click.option("--device", default="auto", metavar="DEVICE", help="What runs the layers: auto, cpu, cuda, cuda:0 or reference.")
+@click.option(
+    "--device",
+    default="auto",
+    metavar="DEVICE",
+    help="What runs the layers, and with gossamer[cuda] the linear algebra: auto, cpu, cuda, cuda:0 or reference.",
+)
 @click.option("--num-threads", type=click.IntRange(min=1), default=None, help="Threads that run the model.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace models that are there already.")
 @click.option("--allow-nonfinite", is_flag=True, help="Keep NaN and infinite weights instead of refusing them.")
@@ -100,14 +108,13 @@ def command(model: Path, out: Path, **options: Any) -> None:
     amounts = [name for name in ("sparsity", "pattern", "target_bytes", "target_speedup") if options[name] is not None]
     if len(amounts) != 1:
         raise click.UsageError("Give one of --sparsity, --pattern, --target-bytes and --target-speedup: how much to prune.")
-    rounds = options["values"] != "float"
-    if rounds and options["target_bytes"] is not None:
-        raise click.UsageError("--target-bytes counts floating values; leave out --values, or give --sparsity.")
     if options["scale_group"] % SCALE_GROUP_UNIT:
         raise click.BadParameter(f"{options['scale_group']} is not a multiple of {SCALE_GROUP_UNIT}", param_hint="--scale-group")
+    quantizer = None if options["values"] == "float" else Quantizer(options["values"], options["scale_group"])
     with ExitStack() as stack:
         source = model if is_model_directory(model) else _converted(model, out, stack, options["allow_nonfinite"])
-        destinations = outputs(out, _sparsities(source, **{name: options[name] for name in (*amounts, "target_device", "keep")}))
+        given = {name: options[name] for name in (*amounts, "target_device", "keep")}
+        destinations = outputs(out, _sparsities(source, quantizer=quantizer, **given))
         reports = prune(
             source,
             destinations,
@@ -116,7 +123,7 @@ def command(model: Path, out: Path, **options: Any) -> None:
             pattern=options["pattern"],
             keep=options["keep"],
             allocation=options["allocation"],
-            quantizer=Quantizer(options["values"], options["scale_group"]) if rounds else None,
+            quantizer=quantizer,
             overwrite=options["overwrite"],
             allow_nonfinite=options["allow_nonfinite"],
             runtime_options={"device": options["device"], "num_threads": options["num_threads"]},
@@ -153,13 +160,14 @@ def _sparsities(
     *,
     target_device: str,
     keep: tuple[str, ...],
+    quantizer: Quantizer | None,
     sparsity: tuple[float, ...] | None = None,
     pattern: tuple[int, int] | None = None,
     target_bytes: int | None = None,
     target_speedup: float | None = None,
 ) -> tuple[float, ...]:
     """What the one amount that is given comes to."""
-    from gossamer.prune.budget import sparsity_for_bytes
+    from gossamer.prune.budget import rounded, sparsity_for_bytes
     from gossamer.prune.select import select
     from gossamer.prune.speed import device_here, sparsity_for
 
@@ -172,7 +180,9 @@ def _sparsities(
         shapes = {name: record.shape for name, record in records.items()}
         targets = select(shapes, keep)
         if target_bytes is not None:
-            found = sparsity_for_bytes(records, targets, reader.side_files(), target_bytes)
+            if quantizer is not None:
+                records = rounded(records, reader.manifest.architecture, quantizer)
+            found = sparsity_for_bytes(records, targets, reader.side_files(), target_bytes, rounds=quantizer is not None)
         else:
             assert target_speedup is not None
             device = device_here() if target_device == "auto" else target_device

@@ -3,45 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from gossamer.checkpoint import TensorRecord
+from gossamer.checkpoint.dtypes import DTYPES
+from gossamer.convert.architectures import HEAD
+from gossamer.convert.values import role_of
+from gossamer.quantize import Quantizer
 
-__all__ = ["HIGHEST_SPARSITY", "ProductTime", "sparsity_for_bytes", "sparsity_for_speedup", "stored_bytes"]
+__all__ = ["HIGHEST_SPARSITY", "ProductTime", "rounded", "sparsity_for_bytes", "sparsity_for_speedup", "stored_bytes"]
 
 HIGHEST_SPARSITY = 0.95
 
 ProductTime = Callable[[int, int, float], float]  # m, k, sparsity (0 = stored dense) → time of one product, in any unit
 
-_VALUE_BYTES = {"f32": 4, "f16": 2, "bf16": 2}  # what has scales is pruned as f32
+
+def rounded(records: Mapping[str, TensorRecord], architecture: str, quantizer: Quantizer) -> dict[str, TensorRecord]:
+    """The records of a model whose weights have been rounded: what has scales already, and what is no linear, as it is."""
+    result = dict(records)
+    for name, record in records.items():
+        dtype = quantizer.dtype_of(role_of(name, architecture, tied=HEAD not in records))
+        if dtype is not None and not record.is_scaled:
+            group = quantizer.group if dtype == "i4" and quantizer.group < record.shape[1] else None
+            padding = record.shape[0] if dtype == "i4" else 0  # a row's last byte may be half used
+            nnz = None if record.nnz is None else record.nnz + padding
+            result[name] = replace(record, dtype=dtype, scale_group=group, nnz=nnz)
+    return result
 
 
-def stored_bytes(records: Mapping[str, TensorRecord], targets: Collection[str], sparsity: float, side_files: Mapping[str, bytes]) -> int:
-    """An upper bound, within about a megabyte, of what the model takes on disk when the targets have this sparsity together."""
+def stored_bytes(
+    records: Mapping[str, TensorRecord],
+    targets: Collection[str],
+    sparsity: float,
+    side_files: Mapping[str, bytes],
+    *,
+    rounds: bool = False,
+) -> int:
+    """An upper bound, within about a megabyte, of what the model takes on disk when the targets have this sparsity together.
+
+    rounds : targets that have scales are stored with them; otherwise they are pruned as f32
+    """
     total = sum(map(len, side_files.values())) + (1 << 20)  # headers, the manifest with its digests
     for name, record in records.items():
-        value_bytes = _VALUE_BYTES.get(record.dtype, 4)
-        rows, cols = record.shape if len(record.shape) == 2 else (1, record.size)
         if name in targets:
-            total += round(record.size * (1 - sparsity)) * value_bytes + rows * (value_bytes + 8 + (cols + 7) // 8)
+            dtype, group = (record.dtype, record.scale_group) if rounds or record.dtype in DTYPES else ("f32", None)
+            kept = round(record.size * (1 - sparsity)) + 2 * record.shape[0]  # every row's count is rounded, and an i4 row's padded
+            total += replace(record, encoding="bitmap", dtype=dtype, scale_group=group, nnz=kept).stored_bytes
         else:
             total += record.stored_bytes
     return total
 
 
 def sparsity_for_bytes(
-    records: Mapping[str, TensorRecord], targets: Collection[str], side_files: Mapping[str, bytes], target: int
+    records: Mapping[str, TensorRecord],
+    targets: Collection[str],
+    side_files: Mapping[str, bytes],
+    target: int,
+    *,
+    rounds: bool = False,
 ) -> float:
-    """The least sparsity, in steps of 0.0001, with which the model takes at most `target` bytes on disk.
+    """The least sparsity, in steps of 0.0001, with which the model takes at most `target` bytes on disk (`rounds` as in `stored_bytes`).
 
     Raises
     ------
     ValueError : it would take more than 95 % sparsity, or none at all; the message says what can be reached.
     """
     return _least(
-        lambda sparsity: stored_bytes(records, targets, sparsity, side_files) <= target,
+        lambda sparsity: stored_bytes(records, targets, sparsity, side_files, rounds=rounds) <= target,
         lambda: (
             f"{target:,} bytes cannot be reached: at {HIGHEST_SPARSITY:.0%} sparsity the model takes "
-            f"{stored_bytes(records, targets, HIGHEST_SPARSITY, side_files):,} bytes; give a larger target"
+            f"{stored_bytes(records, targets, HIGHEST_SPARSITY, side_files, rounds=rounds):,} bytes; give a larger target"
         ),
     )
 
