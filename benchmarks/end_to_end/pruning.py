@@ -112,9 +112,9 @@ def start(job: dict[str, Any], cores: list[int]) -> subprocess.Popen[str]:
 @click.option("--methods", default="magnitude,wanda,sparsegpt,alps,auto", show_default=True)
 @click.option("--sparsities", default="0.3,0.4,0.5,0.6,0.7", show_default=True)
 @click.option("--tokens", default=32768, show_default=True, help="Of calibration.")
-@click.option("--windows", default=8, show_default=True, help="Of each evaluation text.")
+@click.option("--windows", type=click.IntRange(min=2), default=8, show_default=True, help="Of each evaluation text.")
 @click.option("--threads", default=2, show_default=True, help="Of every job.")
-@click.option("--device", default="cpu", show_default=True, help="What runs the model; the linear algebra is the CPU's.")
+@click.option("--device", default="cpu", show_default=True, help="What runs the model and the linear algebra.")
 @click.option("--jobs", "at_once", default=1, show_default=True, help="How many prunings at once.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep the pruned models here.")
 def main(
