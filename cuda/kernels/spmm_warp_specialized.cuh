@@ -28,8 +28,10 @@ template <class Tile, int kNTiles, int kRowGroups, int kGroups>
 struct WarpSpecializedLayout {                                 // byte offsets in dynamic shared memory
   static constexpr int kConsumers = 4 * kRowGroups * kGroups;  // warps
   static constexpr int kThreads = (kConsumers + 4) * 32;
-  // Registers a thread: an SM partition has 512 for a lane of each of its warps. The warpgroup that copies needs few.
-  static constexpr int kCopierRegisters = 24, kConsumerRegisters = (512 - kCopierRegisters) / (kConsumers / 4) / 8 * 8;
+  // Registers a thread. What the block is launched with is all that its warpgroups have to share out; asking for more waits for ever. The
+  // warpgroup that copies needs few.
+  static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8, kCopierRegisters = 24;
+  static constexpr int kConsumerRegisters = (kThreads * kLaunchRegisters - 128 * kCopierRegisters) / (kConsumers * 32) / 8 * 8;
   static constexpr int kRowBlocks = 2 * kRowGroups;
   static constexpr int kMinStages = 3, kMaxStages = 8;
   static constexpr int kXBytes = packed_x_record_bytes(kNTiles);

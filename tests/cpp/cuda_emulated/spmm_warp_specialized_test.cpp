@@ -13,7 +13,6 @@ using testing::Problem;
 template <class Tile, bool kIsBf16, int kNTiles, int kRowGroups, int kGroups>
 struct Instance {
   using Layout = WarpSpecializedLayout<Tile, kNTiles, kRowGroups, kGroups>;
-  static_assert(Layout::kConsumers * 32 * Layout::kConsumerRegisters + 128 * Layout::kCopierRegisters <= 65536, "registers of an SM");
   static_assert(kGroups * (Layout::kRowBlocks + 1) <= 32, "a lane for every copy of a step");
   static constexpr TileFormat kFormat = Tile::kScratchBytes == 0 ? TileFormat::bitmap : TileFormat::tiled_csl;
 

@@ -71,6 +71,7 @@ struct WarpProduct {  // of mma.sync: what each lane brought
 struct Warp {
   std::array<std::uint32_t, 32> offered{}, shown{};
   unsigned arrived = 0;
+  unsigned registers = 0;  // of a thread
   std::uint64_t generation = 0;
   Collective kind{};
   int operand = 0;
@@ -101,6 +102,7 @@ class Block {
   Block(unsigned threads, std::uint32_t shared_bytes, std::uint64_t seed, const std::function<void()>& kernel)
       : shared_bytes_(shared_bytes), kernel_(kernel), random_(seed), threads_(threads), warps_((threads + 31) / 32) {
     std::memset(shared, 0xcd, kSharedBytes);
+    for (Warp& w : warps_) w.registers = std::min(255U, 65536 / threads) / 8 * 8;
   }
 
   void run();
@@ -158,6 +160,17 @@ class Block {
       case Collective::sum: return std::accumulate(w.shown.begin(), w.shown.end(), std::uint32_t{0});
     }
     return 0;
+  }
+  void change_registers(unsigned count, bool is_increase) {
+    Warp& w = warp();
+    if (is_increase ? count < w.registers : count > w.registers) fail("setmaxnreg the wrong way");
+    meet([](Warp&) {});
+    if (lane() == 0) {
+      wait_until([&] { return spare_registers_ + w.registers >= count; });
+      spare_registers_ += w.registers - count;
+      w.registers = count;
+    }
+    meet([](Warp&) {});
   }
   void block_barrier(int id, unsigned count) {
     NamedBarrier& b = named_[static_cast<std::size_t>(id)];
@@ -316,6 +329,7 @@ class Block {
   std::vector<AsyncCopy> async_copies_;
   ucontext_t scheduler_;
   unsigned thread_ = 0, alive_ = 0;
+  unsigned spare_registers_ = 0;  // that warps gave back, a thread
   std::exception_ptr error_;
 };
 

@@ -44,9 +44,7 @@ void bulk_copy(std::uint32_t shared, const void* global, std::uint32_t bytes, st
 void copy_async_16(std::uint32_t shared, const void* global) { block->copy_async_16(shared, global); }
 void copy_async_commit() { block->copy_async_commit(); }
 void copy_async_wait(int pending) { block->copy_async_wait(pending); }
-void change_registers(int /*count*/, bool /*is_increase*/) {
-  block->meet([](Warp&) {});
-}
+void change_registers(int count, bool is_increase) { block->change_registers(static_cast<unsigned>(count), is_increase); }
 void wgmma(float (*d)[4], const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, bool is_bf16) {
   block->wgmma(d, a, b, n_tiles, is_bf16);
 }

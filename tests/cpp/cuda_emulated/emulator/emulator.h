@@ -38,6 +38,7 @@ void bulk_copy(std::uint32_t shared, const void* global, std::uint32_t bytes, st
 void copy_async_16(std::uint32_t shared, const void* global);
 void copy_async_commit();
 void copy_async_wait(int pending);
+// setmaxnreg: a block has the registers that it was launched with, as many as __launch_bounds__(threads, 1) allows; for more, it waits.
 void change_registers(int count, bool is_increase);
 
 // One lane's part of a product of a warp, done at once. mma_sparse: metadata as in the PTX ISA, of lanes 4g + 2 selector and the one above.
