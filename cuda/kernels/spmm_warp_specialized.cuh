@@ -1,5 +1,5 @@
-// SpMM on Hopper for many tokens (sm_90a), warp-specialised: one warp copies, all others expand and multiply. Compiled and emulated
-// (tests/cpp/cuda_emulated), not yet run on a GPU: the planner does not choose it.
+// SpMM on Hopper for many tokens (sm_90a), warp-specialised: one warp a team copies, all others expand and multiply. The planner does not
+// choose it yet.
 //
 // A warpgroup takes 64 rows: each warp expands a tile of 16 x 64 into the register operand of wgmma; the activations, packed by pack_x.cuh,
 // are the operand in shared memory. A stage holds what a team (kRowGroups warpgroups) needs for one step along k: a record for each pair of
@@ -45,7 +45,7 @@ struct WarpSpecializedLayout {                                 // byte offsets i
   static constexpr int total(int slot_bytes, int stages) { return kStages + kGroups * stages * stage_bytes(slot_bytes) + Tile::kOverread; }
 };
 
-// One lane of the copying warp: walks what it copies, a record or the activations of each step, through all segments of its CTA.
+// One lane of a copying warp: walks what it copies, a record or the activations of each step, through all segments of its CTA.
 template <int kRowBlocks, int kGroups, int kXBytes>
 class StepCopier {
  public:
@@ -104,17 +104,17 @@ class StepCopier {
   std::uint32_t record_ = 0, record_end_ = 0;
 };
 
-// The copying warp's work: a lane for each record and for the activations of each team.
+// A copying warp's work: a lane for each record and for the activations of its team. No two teams share a warp: where its lanes wait for
+// one another, the teams would, and between two segments each waits for the other's steps.
 template <class Layout, int kGroups>
-__device__ __forceinline__ void copy_steps(const SpmmParams& p, int unit_begin, int unit_end, std::uint32_t base, int lane) {
-  constexpr int kParts = Layout::kRowBlocks + 1;
-  const int group = lane / kParts;
-  if (group >= kGroups) return;
+__device__ __forceinline__ void copy_steps(const SpmmParams& p, int unit_begin, int unit_end, std::uint32_t base, int group, int lane) {
+  static_assert(kGroups <= 4 && Layout::kRowBlocks < 32, "a warp for every team, a lane for every copy of a step");
+  if (group >= kGroups || lane > Layout::kRowBlocks) return;
   const std::uint32_t full = base + Layout::kFull + group * 8 * Layout::kMaxStages;
   const std::uint32_t empty = base + Layout::kEmpty + group * 8 * Layout::kMaxStages;
   const std::uint32_t stage_bytes = Layout::stage_bytes(static_cast<int>(p.slot_bytes));
   const std::uint32_t slots = base + Layout::kStages + group * p.stages * stage_bytes;
-  StepCopier<Layout::kRowBlocks, kGroups, Layout::kXBytes> copier(p, unit_begin, unit_end, group, lane % kParts);
+  StepCopier<Layout::kRowBlocks, kGroups, Layout::kXBytes> copier(p, unit_begin, unit_end, group, lane);
   const auto fill_all = [&] {
     for (int s = 0; s < p.stages && !copier.is_done(); ++s) copier.push(slots + s * stage_bytes, p.slot_bytes, full + 8 * s);
   };
@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(WarpSpecializedLayout<Tile, kNTiles, kRowGroup
   ptx::launch_dependents();
   if (warp >= kConsumers) {
     ptx::decrease_registers<Layout::kCopierRegisters>();
-    if (warp == kConsumers) copy_steps<Layout, kGroups>(p, unit_begin, unit_end, base, lane);
+    copy_steps<Layout, kGroups>(p, unit_begin, unit_end, base, warp - kConsumers, lane);
     return;
   }
   ptx::increase_registers<Layout::kConsumerRegisters>();

@@ -13,7 +13,6 @@ using testing::Problem;
 template <class Tile, bool kIsBf16, int kNTiles, int kRowGroups, int kGroups>
 struct Instance {
   using Layout = WarpSpecializedLayout<Tile, kNTiles, kRowGroups, kGroups>;
-  static_assert(kGroups * (Layout::kRowBlocks + 1) <= 32, "a lane for every copy of a step");
   static constexpr TileFormat kFormat = Tile::kScratchBytes == 0 ? TileFormat::bitmap : TileFormat::tiled_csl;
 
   static EmulatedProduct product(const Problem& p) {
