@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The SpMM for many tokens on the GPU at hand: checks the kernels, times their arrangements beside cuBLASLt, prints geometric means.
 #   benchmarks/kernels/large_n.sh OUT_FOLDER [BUILD_FOLDER]      (an H100; about 4 minutes once built)
-# SHAPES, SPARSITY, NS and PREFILL_NS narrow it; SANITIZE=1 runs the check under compute-sanitizer too; PROFILE=1 adds ncu reports.
+# SHAPES, SPARSITY and NS narrow it; SANITIZE=1 runs the check under compute-sanitizer too; PROFILE=1 adds ncu reports.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:?usage: $0 OUT_FOLDER [BUILD_FOLDER]} build=${2:-build/large_n}
@@ -23,16 +23,12 @@ if [ "${SANITIZE:-0}" = 1 ]; then
 fi
 
 # One call for several n, since packing takes longer than timing; what an n has no instance of is skipped.
-measure() {  # NAME SPARSITIES NS ARRANGEMENTS
-  timeout 500 "$bench" --shapes "$shapes" --sparsity "$2" --n "$3" --warps "$4" --csl-from 0.8 --expand-from 256 --commit "$commit" --out "$out/$1.json"
-}
-few=${NS:-32,64,128} many=${PREFILL_NS:-256,512,1024}
-measure batch "$sparsity" "$few" p4x4,w8x2,w16x1,ws8x2,wsf8x2,ws16x1,wsf16x1,ws12x1,wsf12x1,ws24x1
-measure prefill "${SPARSITY:-0.6,0.8}" "$many" ws8x1,ws12x1
-python3 benchmarks/kernels/geometric_means.py "$out"/batch.json "$out"/prefill.json
+timeout 500 "$bench" --shapes "$shapes" --sparsity "$sparsity" --n "${NS:-32,64,128}" --csl-from 0.8 --expand-from 256 --commit "$commit" \
+  --warps p4x4,w8x2,w16x1,ws8x2,wsf8x2,ws16x1,wsf16x1,ws12x1,wsf12x1,ws24x1 --out "$out/batch.json"
+python3 benchmarks/kernels/geometric_means.py "$out/batch.json"
 
 if [ "${PROFILE:-0}" = 1 ]; then
-  for case in "64 ws16x1" "128 ws12x1" "256 ws8x1"; do
+  for case in "64 ws16x1" "128 ws12x1"; do
     set -- $case
     ncu --set full -k regex:warp_specialized -s 1 -c 1 -f -o "$out/profile_n$1" \
       "$bench" --shapes 28672x4096 --sparsity 0.6 --n "$1" --warps "$2" --expand-from 100000 --out "$out/profiled.json"

@@ -35,12 +35,11 @@ cudaError_t launch_warp_specialized(const SpmmParams& params, const SpmmConfig& 
     case 41601: return launch_warp_specialized_instance<Tile, kIsBf16, 4, 4, 1>(params, config, stream);
     case 42401: return launch_warp_specialized_instance<Tile, kIsBf16, 4, 6, 1>(params, config, stream);
     case 80802: return launch_warp_specialized_instance<Tile, kIsBf16, 8, 2, 2>(params, config, stream);
+    case 81201: return launch_warp_specialized_instance<Tile, kIsBf16, 8, 3, 1>(params, config, stream);
     case 81601: return launch_warp_specialized_instance<Tile, kIsBf16, 8, 4, 1>(params, config, stream);
     case 160802: return launch_warp_specialized_instance<Tile, kIsBf16, 16, 2, 2>(params, config, stream);
     case 161201: return launch_warp_specialized_instance<Tile, kIsBf16, 16, 3, 1>(params, config, stream);
     case 161601: return launch_warp_specialized_instance<Tile, kIsBf16, 16, 4, 1>(params, config, stream);
-    case 241201: return launch_warp_specialized_instance<Tile, kIsBf16, 24, 3, 1>(params, config, stream);
-    case 320801: return launch_warp_specialized_instance<Tile, kIsBf16, 32, 2, 1>(params, config, stream);
   }
   return cudaErrorInvalidConfiguration;
 }

@@ -76,7 +76,6 @@ std::int64_t even_share(std::int64_t super_rows, std::int64_t slots) {
 }
 
 int tiles_per_pass(const SpmmShape& shape, std::int64_t n) {
-  if (shape.kernel == SpmmKernel::warp_specialized && n > 128) return shape.row_warps * shape.groups > 8 ? 24 : 32;
   const int most = shape.kernel == SpmmKernel::mma ? kMostTokensOfMma / 8 : 16;
   int tiles = shape.kernel == SpmmKernel::warp_specialized ? 4 : 1;
   while (tiles < most && 8 * tiles < n) tiles *= 2;

@@ -257,7 +257,7 @@ INSTANTIATE_TEST_SUITE_P(FiveGroups, SpmmOnGpu,
 
 constexpr SpmmShape kTwoTeams{SpmmKernel::warp_specialized, 8, 2}, kFourGroups{SpmmKernel::warp_specialized, 16, 1},
     kSixGroups{SpmmKernel::warp_specialized, 24, 1}, kThreeGroups{SpmmKernel::warp_specialized, 12, 1},
-    kFinishedApart{SpmmKernel::warp_specialized, 8, 2, false, true}, kTwoGroups{SpmmKernel::warp_specialized, 8, 1};
+    kFinishedApart{SpmmKernel::warp_specialized, 8, 2, false, true};
 
 INSTANTIATE_TEST_SUITE_P(
     WarpSpecialized, SpmmOnGpu,
@@ -270,8 +270,8 @@ INSTANTIATE_TEST_SUITE_P(
                           Problem{300, 1000, 64, 0.1, Pattern::skewed_rows, kTwoTeams},
                           Problem{1500, 1000, 64, 0.3, Pattern::iid, kFinishedApart}, Problem{320, 2048, 128, 0.3, Pattern::iid, kTwoTeams},
                           Problem{1500, 700, 100, 0.4, Pattern::iid, kThreeGroups},
-                          Problem{600, 512, 128, 0.5, Pattern::empty, kFourGroups}, Problem{1100, 450, 256, 0.4, Pattern::iid, kTwoGroups},
-                          Problem{500, 450, 200, 0.4, Pattern::iid, kThreeGroups}, Problem{200, 640, 515, 0.3, Pattern::iid, kTwoGroups})));
+                          Problem{600, 512, 128, 0.5, Pattern::empty, kFourGroups}, Problem{500, 450, 50, 0.4, Pattern::iid, kThreeGroups},
+                          Problem{300, 450, 300, 0.4, Pattern::iid, kThreeGroups}, Problem{40000, 300, 33, 0.4, Pattern::iid, kTwoTeams})));
 
 }  // namespace
 }  // namespace gossamer

@@ -48,8 +48,8 @@ TEST(WarpSpecializedSpmm, ManyTokensAndPasses) {
   check<BitmapTile, true, 16, 3, 1>({200, 450, 100, 0.3, 2});
   check<BitmapTile, false, 16, 4, 1>({95, 72, 120, 0.2, 2});
   check<TiledCslTile, false, 16, 2, 2>({95, 272, 128, 0.2, 2});
-  check<BitmapTile, false, 24, 3, 1>({180, 300, 190, 0.5, 1});
-  check<BitmapTile, false, 32, 2, 1>({150, 600, 300, 0.4, 1});  // two passes
+  check<BitmapTile, false, 8, 3, 1>({180, 300, 60, 0.5, 1});
+  check<BitmapTile, false, 16, 3, 1>({150, 600, 150, 0.4, 1});  // two passes
 }
 
 TEST(WarpSpecializedSpmm, FinishesApart) {

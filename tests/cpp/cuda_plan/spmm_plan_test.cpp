@@ -88,8 +88,8 @@ TEST(SpmmPlan, WarpSpecializedWhereAskedForWithAsManyStagesAsFit) {
   p.max_record_bytes = 8208;
   EXPECT_THROW(plan_spmm(p, DeviceLimits{}), InvalidArgument);  // three stages do not fit
   p = problem(4096, 4096, 1000, 1900);
-  p.shape = SpmmShape{SpmmKernel::warp_specialized, 8, 1};
-  EXPECT_EQ(plan_spmm(p, DeviceLimits{}).passes, 4);  // of 256 tokens
+  p.shape = SpmmShape{SpmmKernel::warp_specialized, 12, 1};
+  EXPECT_EQ(plan_spmm(p, DeviceLimits{}).passes, 8);  // of 128 tokens
 }
 
 TEST(SpmmPlan, DenseSpotsTakeFewerWarps) {
