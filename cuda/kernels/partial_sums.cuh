@@ -5,6 +5,8 @@
 // Or, without tickets, finish_sums_kernel does so behind the product, with all SMs: for super rows of many parts.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/spmm_common.cuh"
 
 namespace gossamer {
@@ -40,22 +42,34 @@ class PartialSums {
   // Adds up, and writes out. All `warps` warps of the block.
   template <bool kIsBf16>
   __device__ void finish(int warp, int warps, int lane) const {
-    const int first_n = static_cast<int>(blockIdx.y) * kNTiles * 8, n_tiles = min(kNTiles, (p_.n - first_n + 7) / 8);
+    constexpr int kTiles = kRowWarps * kNTiles, kBatch = 4;  // tiles whose loads are in flight together
 #pragma unroll 1
-    for (int i = warp; i < kRowWarps * n_tiles; i += warps) {
-      const int row_warp = i / n_tiles, t = i % n_tiles;
-      const float4* from = part(first_) + (row_warp * kNTiles + t) * 32 + lane;
-      float sum[4] = {};
+    for (int tile = warp; tile < kTiles; tile += kBatch * warps) {
+      float sums[kBatch][4] = {};
+#pragma unroll 2
+      for (int block = first_; block <= last_; ++block) {
+        const float4* from = part(block) + tile * 32 + lane;
 #pragma unroll
-      for (int g = 0; g < kGroups; ++g) add_to(sum, __ldcg(from + g * kTeam));
-      from = part(first_ + 1) + (row_warp * kNTiles + t) * 32 + lane;
-#pragma unroll 4
-      for (int block = first_; block < last_; ++block) {
+        for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
-        for (int g = 0; g < kGroups; ++g) add_to(sum, __ldcg(from + g * kTeam));
-        from += 2 * kGroups * kTeam;
+          for (int b = 0; b < kBatch; ++b) {
+            if (tile + b * warps < kTiles) add_to(sums[b], __ldcg(from + g * kTeam + b * warps * 32));
+          }
+        }
       }
-      write_fragment<kIsBf16>((super_row_ * kRowWarps + row_warp) * 16 + lane / 4, first_n + t * 8 + 2 * (lane % 4), sum);
+      float rolled[kBatch][4];  // the loop below stays rolled: apart, so that the sums are in registers
+#pragma unroll
+      for (int b = 0; b < kBatch; ++b) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) rolled[b][i] = sums[b][i];
+      }
+#pragma unroll 1
+      for (int b = 0; b < kBatch; ++b) {
+        const int at = tile + b * warps;
+        if (at >= kTiles) break;
+        write_fragment<kIsBf16>((super_row_ * kRowWarps + at / kNTiles) * 16 + lane / 4,
+                                (static_cast<int>(blockIdx.y) * kNTiles + at % kNTiles) * 8 + 2 * (lane % 4), rolled[b]);
+      }
     }
   }
 
@@ -67,24 +81,29 @@ class PartialSums {
   template <bool kIsBf16>
   __device__ __forceinline__ void write_fragment(int row, int token, float (&sum)[4]) const {
     using Half = typename HalfType<kIsBf16>::type;
-    const auto value = [&](const void* tensor, std::int64_t i) {
-      return p_.out_type == SpmmOut::f32 ? static_cast<const float*>(tensor)[i] : static_cast<float>(static_cast<const Half*>(tensor)[i]);
-    };
+    const bool rows[2] = {row < p_.m, row + 8 < p_.m}, tokens[2] = {token < p_.n, token + 1 < p_.n};
+    if (p_.bias != nullptr || p_.activation != SpmmActivation::none || p_.multiplier != nullptr || p_.residual != nullptr) {
+      const auto value = [&](const void* tensor, std::int64_t i) {
+        return p_.out_type == SpmmOut::f32 ? static_cast<const float*>(tensor)[i] : static_cast<float>(static_cast<const Half*>(tensor)[i]);
+      };
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int r = row + i / 2 * 8, n = token + i % 2;
-      if (r >= p_.m || n >= p_.n) continue;
-      float v = sum[i];
-      if (p_.bias != nullptr) v += static_cast<float>(static_cast<const Half*>(p_.bias)[r]);
-      v = apply_activation(v, p_.activation);
-      if (p_.multiplier != nullptr) v *= value(p_.multiplier, n * p_.ldr + r);
-      if (p_.residual != nullptr) v += value(p_.residual, n * p_.ldr + r);
-      if (p_.out_type == SpmmOut::f32) {
-        static_cast<float*>(p_.out)[n * p_.ldo + r] = v;
-      } else {
-        static_cast<Half*>(p_.out)[n * p_.ldo + r] = Half(v);
+      for (int i = 0; i < 4; ++i) {
+        if (!rows[i / 2] || !tokens[i % 2]) continue;
+        const int r = row + i / 2 * 8, n = token + i % 2;
+        if (p_.bias != nullptr) sum[i] += static_cast<float>(static_cast<const Half*>(p_.bias)[r]);
+        sum[i] = apply_activation(sum[i], p_.activation);
+        if (p_.multiplier != nullptr) sum[i] *= value(p_.multiplier, n * p_.ldr + r);
+        if (p_.residual != nullptr) sum[i] += value(p_.residual, n * p_.ldr + r);
       }
     }
+    const auto store = [&](auto* out) {
+      out += token * p_.ldo + row;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (rows[i / 2] && tokens[i % 2]) out[i % 2 * p_.ldo + i / 2 * 8] = std::remove_pointer_t<decltype(out)>(sum[i]);
+      }
+    };
+    p_.out_type == SpmmOut::f32 ? store(static_cast<float*>(p_.out)) : store(static_cast<Half*>(p_.out));
   }
 
   const SpmmParams& p_;
