@@ -95,7 +95,7 @@ TEST(CostTable, TheChoiceIsNeverMuchSlowerThanDenseWhereItWasMeasured) {
 }
 
 TEST(CostTable, AnUnmeasuredPathIsNeitherChosenNorTimed) {
-  const CostTable& table = CostTable::h100();
+  const CostTable table = law();
   ASSERT_FALSE(table.has(ProductPath::two_four));
   EXPECT_THROW(table.us(ProductPath::two_four, 4096, 4096, 8, 0.8), InvalidArgument);
   for (const double sparsity : {0.5, 0.8, 0.9, 0.99}) EXPECT_NE(choose_path(table, 27648, 9216, sparsity), ProductPath::two_four);
@@ -110,7 +110,9 @@ TEST(CostTable, KnowsAnH100) {
   EXPECT_NE(choose_path(table, 27648, 9216, 0.6), ProductPath::dense);
   EXPECT_NE(choose_path(table, 4096, 4096, 0.5), ProductPath::dense);
   EXPECT_EQ(choose_path(table, 27648, 9216, 0.0), ProductPath::dense);
-  EXPECT_EQ(choose_path(table, 27648, 9216, 0.95), ProductPath::tiled_csl);
+  EXPECT_EQ(choose_path(table, 27648, 9216, 0.7), ProductPath::bitmap);
+  EXPECT_EQ(choose_path(table, 27648, 9216, 0.8), ProductPath::two_four);
+  EXPECT_EQ(choose_path(table, 27648, 9216, 0.95), ProductPath::two_four);
   EXPECT_TRUE(expands(table, ProductPath::bitmap, 27648, 9216, 2048, 0.6));
   EXPECT_FALSE(expands(table, ProductPath::bitmap, 27648, 9216, 16, 0.6));
 }
