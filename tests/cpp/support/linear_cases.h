@@ -98,6 +98,8 @@ inline void check_linear(Ops& ops, const LinearCase& c, unsigned seed) {
     EXPECT_EQ(weight.packed->dtype(), c.weight_dtype);
     EXPECT_EQ(weight.packed->is_sparse(), c.sparsity >= 0);
   }
+  const DType kept_as = weight.packed->dtype();  // values that are not kept as they came are rounded
+  const auto kept = [&](float value) { return kept_as == c.weight_dtype ? value : round_to(kept_as, value); };
   Epilogue epilogue;
   epilogue.activation = c.activation;
   if (c.bias) epilogue.bias = bias;
@@ -110,7 +112,7 @@ inline void check_linear(Ops& ops, const LinearCase& c, unsigned seed) {
       double sum = c.bias ? bias.at(j) : 0;
       double magnitude = std::abs(sum);
       for (std::int64_t p = 0; p < c.k; ++p) {
-        const double term = x.at(i, p) * weight.values[static_cast<std::size_t>(j * c.k + p)];
+        const double term = x.at(i, p) * kept(weight.values[static_cast<std::size_t>(j * c.k + p)]);
         sum += term;
         magnitude += std::abs(term);
       }
