@@ -30,7 +30,7 @@ inline constexpr std::size_t kStackBytes = 96 << 10;
 
 struct Thread {
   ucontext_t context;
-  std::unique_ptr<std::uint8_t[]> stack = std::make_unique<std::uint8_t[]>(kStackBytes);
+  std::unique_ptr<std::uint8_t[]> stack = std::make_unique_for_overwrite<std::uint8_t[]>(kStackBytes);
   bool (*is_ready)(void*) = nullptr;  // of what it waits for
   void* condition = nullptr;
   std::uint64_t groups = 0;  // of asynchronous copies, committed
