@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "kernels/spmm_bytes.cuh"
+#include "launch/launch_with.cuh"
 #include "launch/spmm_bytes.h"
 
 namespace gossamer {
@@ -15,23 +16,8 @@ template <ByteProduct kProduct, ByteDecoding kDecoding, bool kIsBf16, int kNTile
 cudaError_t launch_bytes_instance(const SpmmBytesParams& params, const SpmmConfig& config, cudaStream_t stream) {
   using Decoder = typename ByteDecoderOf<kProduct, kDecoding>::type;
   using Layout = SpmmBytesLayout<Decoder, kNTiles, kRowWarps, kGroups>;
-  const auto kernel = spmm_bytes_kernel<Decoder, ByteProductOf<kProduct, kPackedX, kNTiles>, kIsBf16, kNTiles, kRowWarps, kGroups>;
-  const int shared = Layout::total(static_cast<int>(config.slot_bytes));
-  if (shared != config.shared_bytes) return cudaErrorInvalidConfiguration;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared); error != cudaSuccess) {
-    return error;
-  }
-  cudaLaunchAttribute overlap;
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t launch = {};
-  launch.gridDim = dim3(static_cast<unsigned>(config.ctas), static_cast<unsigned>(config.passes));
-  launch.blockDim = dim3(Layout::kWarps * 32);
-  launch.dynamicSmemBytes = static_cast<std::size_t>(shared);
-  launch.stream = stream;
-  launch.attrs = &overlap;
-  launch.numAttrs = config.dependent_launch ? 1 : 0;
-  return cudaLaunchKernelEx(&launch, kernel, params);
+  return launch_with(spmm_bytes_kernel<Decoder, ByteProductOf<kProduct, kPackedX, kNTiles>, kIsBf16, kNTiles, kRowWarps, kGroups>, params,
+                     config, Layout::kWarps * 32, Layout::total(static_cast<int>(config.slot_bytes)), stream);
 }
 
 template <ByteProduct kProduct, ByteDecoding kDecoding, bool kIsBf16, int kNTiles, bool kPackedX>

@@ -6,29 +6,10 @@
 
 #include "kernels/spmm_decode.cuh"
 #include "kernels/spmm_wgmma.cuh"
+#include "launch/launch_with.cuh"
 #include "launch/spmm.h"
 
 namespace gossamer {
-
-// shared: what the kernel's layout comes to; a configuration that disagrees is refused.
-inline cudaError_t launch_with(void (*kernel)(SpmmParams), const SpmmParams& params, const SpmmConfig& config, int threads, int shared,
-                               cudaStream_t stream) {
-  if (shared != config.shared_bytes) return cudaErrorInvalidConfiguration;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared); error != cudaSuccess) {
-    return error;
-  }
-  cudaLaunchAttribute overlap;
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t launch = {};
-  launch.gridDim = dim3(static_cast<unsigned>(config.ctas), static_cast<unsigned>(config.passes));
-  launch.blockDim = dim3(static_cast<unsigned>(threads));
-  launch.dynamicSmemBytes = static_cast<std::size_t>(shared);
-  launch.stream = stream;
-  launch.attrs = &overlap;
-  launch.numAttrs = config.dependent_launch ? 1 : 0;
-  return cudaLaunchKernelEx(&launch, kernel, params);
-}
 
 template <class Decoder, bool kIsBf16, int kNTiles, bool kPackedX>
 cudaError_t launch_mma_shape(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
