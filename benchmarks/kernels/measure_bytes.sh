@@ -8,7 +8,7 @@ commit=${2:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
 cmake --preset cuda -DGOSSAMER_BUILD_BENCHMARKS=ON -DGOSSAMER_CUDA_ARCHITECTURES=90a > "$out/build.txt"
 cmake --build build/cuda --target spmm_bytes_bench test_gpu >> "$out/build.txt"
 build/cuda/tests/cpp/test_gpu --gtest_filter='*SpmmBytes*' | tee "$out/test_gpu.txt" | tail -3
-few='Table/*/3:Table/*/6:Table/*/17:Table/*/31:Table/*/59:Table/*/62:Table/*/79:Arithmetic/*/0:Arithmetic/*/1'
+few='Table/*/3:Table/*/6:Table/*/17:Table/*/31:Table/*/59:Table/*/62:Table/*/79:Arithmetic/*/0:Arithmetic/*/1:WgmmaTable/*/1:WgmmaTable/*/20:WgmmaTable/*/164:WgmmaArithmetic/*/0'
 if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck synccheck initcheck; do
     compute-sanitizer --tool $tool --error-exitcode 1 build/cuda/tests/cpp/test_gpu \
@@ -21,3 +21,5 @@ $bench --variants all --shapes 27648x9216,4096x4096,8192x8192 --sparsity 0.5,0.7
 $bench --n 1,8,16,64 --sparsity 0.5,0.6,0.7,0.8 --commit "$commit" --out "$out/spmm_bytes_h100.json"
 $bench --n 8 --sparsity 0 --commit "$commit" --out "$out/spmm_bytes_full_mask.json"
 $bench --n 8,16 --sparsity 0.5 --dtype bf16 --shapes 27648x9216,8192x8192 --commit "$commit" --out "$out/spmm_bytes_bf16.json"
+$bench --variants wgmma --values fp8 --n 64,128 --sparsity 0.5,0.6,0.8 --commit "$commit" --out "$out/spmm_bytes_wgmma.json"
+python3 benchmarks/kernels/geometric_means.py --over "cublaslt fp8" "$out/spmm_bytes_wgmma.json"

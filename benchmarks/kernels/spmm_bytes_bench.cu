@@ -1,9 +1,10 @@
 // The SpMM for 8-bit weights against cuBLASLt in fp16 and FP8, on cold weights. One row of JSON per (kernel, shape, n, sparsity).
 //   spmm_bytes_bench --out rows.json [--shapes 4096x4096,...] [--sparsity 0.5,0.6] [--n 8,16] [--values fp8,int8] [--dtype f16]
-//                    [--variants plan|all] [--commit ID]
+//                    [--variants plan|all|wgmma] [--commit ID]
 // plan: what the planner chooses, for 16-bit and (int8) for 8-bit activations. all: also every arrangement of warps, both decodings, packed
-// x, and with 8-bit activations x packed beforehand, as the dense FP8 product gets it. Packing and scaling of x are otherwise part of the
-// time. Sparsity 0 is a full mask. Method and check as in spmm_bench.cu.
+// x, and with 8-bit activations x packed beforehand, as the dense FP8 product gets it. wgmma: of these the products of bytes by bytes that
+// are for many tokens, alone. Packing and scaling of x are otherwise part of the time. Sparsity 0 is a full mask. Method and check as in
+// spmm_bench.cu.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -11,9 +12,11 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <map>
 #include <optional>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench_common.h"
@@ -36,7 +39,8 @@ struct Options {
   std::vector<double> sparsities = {0.5, 0.6, 0.7, 0.8};
   std::vector<std::int64_t> ns = {1, 8, 16};
   std::vector<DType> values = {DType::e4m3, DType::i8};
-  bool bf16 = false, all_variants = false;
+  bool bf16 = false;
+  std::string variants = "plan";
   std::string out = "spmm_bytes.json", commit, command;
 };
 
@@ -55,7 +59,7 @@ Options parse(int argc, char** argv) {
     if (key == "--out") o.out = value;
     if (key == "--commit") o.commit = value;
     if (key == "--dtype") o.bf16 = value == "bf16";
-    if (key == "--variants") o.all_variants = value == "all";
+    if (key == "--variants") o.variants = value;
     if (key == "--n") {
       o.ns.clear();
       for (const auto& p : split(value)) o.ns.push_back(std::stoll(p));
@@ -140,13 +144,26 @@ struct Variant {
   bool x_is_packed = false;
 };
 
-std::vector<Variant> variants(DType values, bool all) {
+// Of bytes by bytes, for many tokens.
+void add_wgmma_variants(DType values, std::vector<Variant>& list) {
+  const ByteProduct product = values == DType::e4m3 ? ByteProduct::e4m3_e4m3 : ByteProduct::i8_i8;
+  for (const auto& [row_warps, groups] : {std::pair{8, 2}, {12, 1}, {16, 1}, {8, 1}}) {
+    const SpmmShape shape{SpmmKernel::warp_specialized, row_warps, groups};
+    list.push_back({product, ByteDecoding::table, shape});
+    list.push_back({product, ByteDecoding::table, shape, true});
+    list.push_back({product, ByteDecoding::arithmetic, shape, true});
+  }
+}
+
+std::vector<Variant> variants(DType values, const std::string& which, std::int64_t n) {
+  std::vector<Variant> list;
+  if (which != "plan" && n > 32) add_wgmma_variants(values, list);
+  if (which == "wgmma") return list;
   std::vector<ByteProduct> products = {values == DType::e4m3 ? ByteProduct::e4m3_f16 : ByteProduct::i8_f16};
   if (values == DType::i8) products.push_back(ByteProduct::i8_i8);
-  std::vector<Variant> list;
   for (const ByteProduct product : products) {
     list.push_back({product});
-    if (!all) continue;
+    if (which == "plan") continue;
     for (const ByteDecoding decoding : {ByteDecoding::table, ByteDecoding::arithmetic}) {
       for (const bool packs_x : {false, true}) {
         list.push_back({product, decoding, SpmmShape{SpmmKernel::mma, 4, 4, packs_x}});
@@ -249,7 +266,7 @@ class BytesCase {
       cuda_check(launch_spmm_bytes(q, plan, bf16, stream), "launch");
     };
     result.us = time_graph(call, copies_, static_cast<double>(w.nbytes()) / 2.5e6);
-    static constexpr const char* kNames[] = {"bitmap fp8 x f16", "bitmap int8 x f16", "bitmap int8 x int8"};
+    static constexpr const char* kNames[] = {"bitmap fp8 x f16", "bitmap int8 x f16", "bitmap int8 x int8", "bitmap fp8 x fp8"};
     result.kernel = kNames[static_cast<int>(variant.product)];
     result.config = config.to_string() + (variant.decoding == ByteDecoding::table ? ", table" : ", arithmetic") +
                     (variant.x_is_packed ? ", x given packed"
@@ -294,33 +311,52 @@ class BytesCase {
     });
   }
 
-  // Against fp64 of the stored weights and the given x: with 8-bit activations this is their rounding error.
-  double relative_error(const std::vector<std::uint16_t>& x, std::int64_t n, const float* device_out, bool bf16) const {
-    std::vector<float> out(static_cast<std::size_t>(n * weight_.rows));
-    cuda_check(cudaMemcpy(out.data(), device_out, 4 * out.size(), cudaMemcpyDeviceToHost), "out");
-    for (const float v : out) {
-      if (!std::isfinite(v)) return NAN;
+  static constexpr int kSamples = 64;
+  std::int64_t sampled_row(int sample) const {
+    if (sample < 2) return sample == 0 ? 0 : weight_.rows - 1;
+    return static_cast<std::int64_t>(Random{static_cast<std::uint64_t>(sample)}() % static_cast<std::uint64_t>(weight_.rows));
+  }
+  // fp64 sums of the sampled rows, [kSamples][n]; of the same x in every run of this many tokens.
+  const std::vector<double>& reference(const std::vector<std::uint16_t>& x, std::int64_t n, bool bf16) {
+    const auto [found, is_new] = references_.try_emplace(n);
+    if (!is_new) return found->second;
+    std::vector<float> columns(x.size());  // [k, n]
+    for (std::int64_t t = 0; t < n; ++t) {
+      for (std::int64_t c = 0; c < weight_.cols; ++c) {
+        columns[static_cast<std::size_t>(c * n + t)] = half_value(x[static_cast<std::size_t>(t * weight_.cols + c)], bf16);
+      }
     }
-    double error = 0, norm = 0;
-    Random random{7};
-    for (int sample = 0; sample < 64; ++sample) {
-      const std::int64_t row = sample == 0   ? 0
-                               : sample == 1 ? weight_.rows - 1
-                                             : static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(weight_.rows));
-      std::vector<double> sums(static_cast<std::size_t>(n));
+    found->second.resize(static_cast<std::size_t>(kSamples * n));
+    for (int sample = 0; sample < kSamples; ++sample) {
+      const std::int64_t row = sampled_row(sample);
+      double* sums = found->second.data() + sample * n;
       std::int64_t at = weight_.row_offsets.data<std::int64_t>()[row];
       for (std::int64_t c = 0; c < weight_.cols; ++c) {
         if ((weight_.mask.data<std::uint8_t>()[row * weight_.mask_stride() + c / 8] >> (c % 8) & 1) == 0) continue;
         const std::uint8_t byte = static_cast<const std::uint8_t*>(weight_.values.raw())[at++];
         const double v = static_cast<double>(weight_.scales.data<float>()[row]) *
                          (weight_.dtype() == DType::e4m3 ? to_float(Float8E4M3{byte}) : static_cast<float>(static_cast<std::int8_t>(byte)));
-        for (std::int64_t t = 0; t < n; ++t)
-          sums[static_cast<std::size_t>(t)] += v * half_value(x[static_cast<std::size_t>(t * weight_.cols + c)], bf16);
+        for (std::int64_t t = 0; t < n; ++t) sums[t] += v * columns[static_cast<std::size_t>(c * n + t)];
       }
+    }
+    return found->second;
+  }
+
+  // Against fp64 of the stored weights and the given x: with 8-bit activations this is their rounding error.
+  double relative_error(const std::vector<std::uint16_t>& x, std::int64_t n, const float* device_out, bool bf16) {
+    std::vector<float> out(static_cast<std::size_t>(n * weight_.rows));
+    cuda_check(cudaMemcpy(out.data(), device_out, 4 * out.size(), cudaMemcpyDeviceToHost), "out");
+    for (const float v : out) {
+      if (!std::isfinite(v)) return NAN;
+    }
+    const std::vector<double>& expected = reference(x, n, bf16);
+    double error = 0, norm = 0;
+    for (int sample = 0; sample < kSamples; ++sample) {
       for (std::int64_t t = 0; t < n; ++t) {
-        const double d = out[static_cast<std::size_t>(t * weight_.rows + row)] - sums[static_cast<std::size_t>(t)];
+        const double sum = expected[static_cast<std::size_t>(sample * n + t)];
+        const double d = out[static_cast<std::size_t>(t * weight_.rows + sampled_row(sample))] - sum;
         error += d * d;
-        norm += sums[static_cast<std::size_t>(t)] * sums[static_cast<std::size_t>(t)];
+        norm += sum * sum;
       }
     }
     return std::sqrt(error / norm);
@@ -330,6 +366,7 @@ class BytesCase {
   OwnedTiledWeight packed_;
   DeviceMemory scales_;
   std::vector<DeviceMemory> data_, offsets_;  // data: [decoding]
+  std::map<std::int64_t, std::vector<double>> references_;
   std::size_t stride_ = 0;
   int copies_ = 0;
 };
@@ -348,6 +385,7 @@ void run_all(const Options& o) {
   limits.shared_bytes_per_block = static_cast<std::int64_t>(props.sharedMemPerBlockOptin);
   limits.shared_bytes_per_sm = static_cast<std::int64_t>(props.sharedMemPerMultiprocessor);
   limits.dependent_launch = props.major >= 9;
+  limits.wgmma = props.major == 9;
   const double ceiling = read_ceiling_gbps();
   std::printf("%s, read ceiling %.0f GB/s\n", props.name, ceiling);
   std::FILE* file = std::fopen(o.out.c_str(), "w");
@@ -382,9 +420,10 @@ void run_all(const Options& o) {
         BytesCase bytes(weight.view, allocator, pool);
         for (std::size_t i = 0; i < o.ns.size(); ++i) {
           const char* name = values == DType::e4m3 ? "fp8" : "int8";
-          if (o.ns[i] > 16) write_row(bytes.run_expanded(o.ns[i], limits, o.bf16), cublas[i], s, sparsity, o.ns[i], name);
+          if (o.ns[i] > 16 && o.variants != "wgmma")
+            write_row(bytes.run_expanded(o.ns[i], limits, o.bf16), cublas[i], s, sparsity, o.ns[i], name);
           if (o.ns[i] > 128) continue;  // passes over the weight
-          for (const Variant& variant : variants(values, o.all_variants)) {
+          for (const Variant& variant : variants(values, o.variants, o.ns[i])) {
             if (const std::optional<Measured> r = bytes.run(o.ns[i], limits, variant, o.bf16)) {
               write_row(*r, cublas[i], s, sparsity, o.ns[i], name);
             }

@@ -49,6 +49,15 @@ __device__ __forceinline__ void e4m3_to_f16(std::uint32_t bytes, std::uint32_t& 
 #endif
 }
 
+// Two numbers rounded to e4m3, the first in the low byte; beyond 448: 448, but NaN stays. Only for products of sm_90a.
+__device__ __forceinline__ std::uint32_t to_e4m3(float first, float second) {
+  std::uint32_t bytes = 0;
+#if __CUDA_ARCH__ >= 890
+  asm("{.reg .b16 h; cvt.rn.satfinite.e4m3x2.f32 h, %1, %2; cvt.u32.u16 %0, h;}" : "=r"(bytes) : "f"(second), "f"(first));
+#endif
+  return bytes;
+}
+
 // The word that begins `bits` into the two: modulo 32, and up to 32.
 __device__ __forceinline__ std::uint32_t funnel_shift(std::uint32_t low, std::uint32_t high, std::uint32_t bits) {
   return __funnelshift_r(low, high, bits);

@@ -9,7 +9,8 @@ namespace gossamer {
 enum class ByteProduct : std::int32_t {
   e4m3_f16,  // widened to f16, exactly; times f16, fp32 sums
   i8_f16,    // likewise
-  i8_i8      // times i8 with a scale per token, s32 sums
+  i8_i8,     // times i8 with a scale per token, s32 sums
+  e4m3_e4m3  // times e4m3 with a scale per token, fp32 sums; by wgmma alone
 };
 
 // How a decoder finds out which byte goes to which column: from a table of 16 selectors in shared memory, or by arithmetic alone, which

@@ -7,18 +7,27 @@
 
 #include <type_traits>
 
+#include "kernels/spmm_bytes_params.h"
 #include "kernels/spmm_common.cuh"
 
 namespace gossamer {
 
-// p.partials: [passes][blocks][2][kGroups][kRowWarps][kNTiles][32 lanes] float4. A block has at most two segments that it shares with
+// A sum with the scales of its row and token, if there are any.
+__device__ __forceinline__ float scaled(const SpmmParams& /*p*/, float sum, int /*row*/, int /*token*/) { return sum; }
+__device__ __forceinline__ float scaled(const SpmmBytesParams& p, float sum, int row, int token) {
+  return sum * (p.row_scales[row] * p.token_scales[token]);
+}
+
+// partials: [passes][blocks][2][kGroups][kRowWarps][kNTiles][32 lanes] float4. A block has at most two segments that it shares with
 // others: its first, in place 0, and its last, in place 1, which it also uses for segments of its own in between.
-template <int kNTiles, int kRowWarps, int kGroups>
+template <int kNTiles, int kRowWarps, int kGroups, class Params = SpmmParams>
 class PartialSums {
  public:
   static constexpr int kTeam = kRowWarps * kNTiles * 32;  // float4 of one team's part
 
-  __device__ PartialSums(const SpmmParams& p, const SpmmSchedule& schedule, int super_row) : p_(p), super_row_(super_row) {
+  __device__ PartialSums(const Params& params, const SpmmSchedule& schedule, int super_row)
+      : params_(params), p_(base_of(params)), super_row_(super_row) {
+    const SpmmParams& p = p_;
     const std::int64_t first_unit = std::int64_t{super_row} * p.records;
     first_ = schedule.owner(first_unit);
     last_ = schedule.owner(first_unit + p.records - 1);
@@ -26,10 +35,12 @@ class PartialSums {
     ticket_ = p.tickets + std::int64_t{blockIdx.y} * schedule.super_rows + super_row;
   }
 
-  __device__ __forceinline__ void leave(int group, int row_warp, int lane, const Fragments<kNTiles>& acc) const {
+  // sums: of wgmma_sums.cuh.
+  template <class Sums>
+  __device__ __forceinline__ void leave(int group, int row_warp, int lane, Sums& sums) const {
     float4* mine = part(static_cast<int>(blockIdx.x)) + group * kTeam + row_warp * kNTiles * 32 + lane;
 #pragma unroll
-    for (int t = 0; t < kNTiles; ++t) __stcg(mine + t * 32, make_float4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]));
+    for (int t = 0; t < kNTiles; ++t) __stcg(mine + t * 32, sums.at(t));
   }
   __device__ __forceinline__ bool is_shared() const { return first_ != last_; }
   // Whether all other blocks have left their parts; one thread of the block, once all its own are left. Makes the ticket ready for the next
@@ -82,6 +93,10 @@ class PartialSums {
   __device__ __forceinline__ void write_fragment(int row, int token, float (&sum)[4]) const {
     using Half = typename HalfType<kIsBf16>::type;
     const bool rows[2] = {row < p_.m, row + 8 < p_.m}, tokens[2] = {token < p_.n, token + 1 < p_.n};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (rows[i / 2] && tokens[i % 2]) sum[i] = scaled(params_, sum[i], row + i / 2 * 8, token + i % 2);
+    }
     if (p_.bias != nullptr || p_.activation != SpmmActivation::none || p_.multiplier != nullptr || p_.residual != nullptr) {
       const auto value = [&](const void* tensor, std::int64_t i) {
         return p_.out_type == SpmmOut::f32 ? static_cast<const float*>(tensor)[i] : static_cast<float>(static_cast<const Half*>(tensor)[i]);
@@ -106,6 +121,7 @@ class PartialSums {
     p_.out_type == SpmmOut::f32 ? store(static_cast<float*>(p_.out)) : store(static_cast<Half*>(p_.out));
   }
 
+  const Params& params_;
   const SpmmParams& p_;
   int super_row_, first_, last_;
   float4* parts_;
@@ -115,12 +131,12 @@ class PartialSums {
 inline constexpr int kFinishWarps = 16, kFinishBlocks = 4;  // of each super row
 
 // blocks: of the product's grid. Grid: kFinishBlocks * super rows, passes.
-template <bool kIsBf16, int kNTiles, int kRowWarps, int kGroups>
-__global__ void __launch_bounds__(kFinishWarps * 32) finish_sums_kernel(const __grid_constant__ SpmmParams p, int blocks) {
+template <bool kIsBf16, int kNTiles, int kRowWarps, int kGroups, class Params = SpmmParams>
+__global__ void __launch_bounds__(kFinishWarps * 32) finish_sums_kernel(const __grid_constant__ Params params, int blocks) {
   ptx::launch_dependents();
   ptx::wait_for_previous_grid();
-  const SpmmSchedule schedule{static_cast<std::int32_t>(gridDim.x) / kFinishBlocks, p.records, blocks};
-  const PartialSums<kNTiles, kRowWarps, kGroups> sums(p, schedule, static_cast<int>(blockIdx.x) / kFinishBlocks);
+  const SpmmSchedule schedule{static_cast<std::int32_t>(gridDim.x) / kFinishBlocks, base_of(params).records, blocks};
+  const PartialSums<kNTiles, kRowWarps, kGroups, Params> sums(params, schedule, static_cast<int>(blockIdx.x) / kFinishBlocks);
   if (!sums.is_shared()) return;  // its only block has finished it
   const int warp = static_cast<int>(blockIdx.x) % kFinishBlocks * kFinishWarps + static_cast<int>(threadIdx.x) / 32;
   sums.template finish<kIsBf16>(warp, kFinishBlocks * kFinishWarps, static_cast<int>(threadIdx.x) % 32);

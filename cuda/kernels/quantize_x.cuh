@@ -1,5 +1,5 @@
-// Packs activations for 8-bit weights (packed_x.h), one CTA a token: as i8 with a scale per token, or as f16 where they are bf16. A power
-// of two then brings the largest of a token just below the end of f16, so that nothing is lost but what is 2^-25 of it and smaller.
+// Packs activations for 8-bit weights (packed_x.h), one CTA a token: as i8 or e4m3 with a scale per token, or as f16 where they are bf16. A
+// power of two then brings the largest of a token just below the end of f16, so that nothing is lost but what is 2^-25 of it and smaller.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -14,6 +14,10 @@
 #include "kernels/spmm_bytes_params.h"
 
 namespace gossamer {
+
+// What activations become. The largest of a token becomes the largest number of 8 bits.
+enum class XValues { f16, i8, e4m3 };
+GOSSAMER_HOST_DEVICE constexpr float largest_of(XValues values) { return values == XValues::i8 ? 127.0F : 448.0F; }
 
 inline constexpr int kQuantizeThreads = 512, kQuantizeSharedBytes = kQuantizeThreads / 32 * 4;
 
@@ -34,16 +38,26 @@ __device__ __forceinline__ void read_eight(const SpmmParams& p, int token, int c
 }
 
 // Eight values from chunk * 8 on, to their places.
-template <PackedX kLayout>
+template <XValues kValues, PackedX kLayout>
 __device__ __forceinline__ void write_eight(const SpmmParams& p, int token, int chunk, int n_tiles, const float (&v)[8]) {
   const std::int64_t record = std::int64_t{token / (8 * n_tiles)} * p.records + chunk / 8;
   std::uint8_t* out = p.packed_x + record * packed_x_record_bytes(kLayout, n_tiles);
   const auto place = [&](int i) { return out + packed_x_offset(kLayout, n_tiles, token % (8 * n_tiles), chunk % 8 * 8 + i); };
-  if constexpr (kLayout == PackedX::bytes) {
+  if constexpr (is_of_bytes(kLayout)) {
     std::uint32_t words[2] = {};
+    if constexpr (kValues == XValues::e4m3) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) words[i / 4] |= (static_cast<std::uint32_t>(__float2int_rn(v[i])) & 0xffU) << (8 * (i % 4));
-    *reinterpret_cast<uint2*>(place(0)) = make_uint2(words[0], words[1]);
+      for (int i = 0; i < 8; i += 2) words[i / 4] |= ptx::to_e4m3(v[i], v[i + 1]) << (8 * (i % 4));
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) words[i / 4] |= (static_cast<std::uint32_t>(__float2int_rn(v[i])) & 0xffU) << (8 * (i % 4));
+    }
+    if constexpr (kLayout == PackedX::bytes) {
+      *reinterpret_cast<uint2*>(place(0)) = make_uint2(words[0], words[1]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) *reinterpret_cast<std::uint32_t*>(place(4 * i)) = words[i];
+    }
   } else {
     std::uint32_t words[4];
 #pragma unroll
@@ -60,8 +74,9 @@ __device__ __forceinline__ void write_eight(const SpmmParams& p, int token, int 
   }
 }
 
-template <class Half, PackedX kLayout>
+template <class Half, XValues kValues, PackedX kLayout>
 __global__ void __launch_bounds__(kQuantizeThreads) quantize_x_kernel(const __grid_constant__ SpmmBytesParams params, int n_tiles) {
+  static_assert(is_of_bytes(kLayout) == (kValues != XValues::f16));
   const SpmmParams& p = params.base;
   constexpr int kKept = 4;                                 // chunks a thread keeps in registers between the two walks over the row
   extern __shared__ __align__(128) std::uint8_t shared[];  // u32 largest[warps]
@@ -94,9 +109,9 @@ __global__ void __launch_bounds__(kQuantizeThreads) quantize_x_kernel(const __gr
   for (int w = 0; w < kQuantizeThreads / 32; ++w) most = max(most, ptx::load_shared_u32(largest + 4 * w));
   const float top = __uint_as_float(most);
   float scale = 1.0F, inverse = 1.0F;
-  if constexpr (kLayout == PackedX::bytes) {
-    scale = top / 127.0F;
-    inverse = top >= 1e-30F ? 127.0F / top : 0.0F;
+  if constexpr (kValues != XValues::f16) {
+    scale = top / largest_of(kValues);
+    inverse = top >= 1e-30F ? largest_of(kValues) / top : 0.0F;
   } else if (most < 0x7f800000U && top >= 1e-30F) {
     const int exponent = static_cast<int>(most >> 23) - 127 - 14;
     scale = exp2f(static_cast<float>(exponent));
@@ -106,7 +121,7 @@ __global__ void __launch_bounds__(kQuantizeThreads) quantize_x_kernel(const __gr
   const auto put = [&](int chunk, float (&v)[8]) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) v[i] *= inverse;
-    write_eight<kLayout>(p, token, chunk, n_tiles, v);
+    write_eight<kValues, kLayout>(p, token, chunk, n_tiles, v);
   };
 #pragma unroll
   for (int j = 0; j < kKept; ++j) {

@@ -1,9 +1,10 @@
-// Bitmap records of 8-bit values (sparse/FORMAT.md) as mma A fragments; the interface is that of spmm_decoders.cuh. A lane's values of one
-// fragment, at most eight, are contiguous: three aligned loads and funnel shifts bring them to the front of two registers, and a
-// byte-permute for each of the two rows spreads them over four columns, zeros between them.
+// Bitmap records of 8-bit values (sparse/FORMAT.md) as mma A fragments, whole (as in spmm_decoders.cuh) or a tile in steps
+// (tile_steps.cuh). A lane's values of one fragment, at most eight, are contiguous: three aligned loads and funnel shifts bring them to the
+// front of two registers, and a byte-permute for each of the two rows spreads them over four columns, zeros between them.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "device/ptx.cuh"
 #include "device/ptx_bytes.cuh"
@@ -22,7 +23,8 @@ struct TableByteSelectors {
     ptx::store_shared_u32(scratch + 4 * lane, selector);
   }
 
-  __device__ __forceinline__ TableByteSelectors(std::uint32_t mask, std::uint32_t scratch) : table_(scratch) {
+  TableByteSelectors() = default;
+  __device__ __forceinline__ explicit TableByteSelectors(std::uint32_t mask) {
     const std::uint32_t pairs = mask - ((mask >> 1) & 0x55555555U);
     const std::uint32_t nibbles = (pairs & 0x33333333U) + ((pairs >> 2) & 0x33333333U);
     first_row_ = nibbles & 0x0f0f0f0fU;
@@ -34,12 +36,12 @@ struct TableByteSelectors {
   __device__ __forceinline__ std::uint32_t count() const { return count_; }
   // Eight times the values of row g.
   __device__ __forceinline__ std::uint32_t first_row_bits(int f) const { return ptx::dot_bytes(first_row_, 8U << (8 * f), 0); }
-  __device__ __forceinline__ std::uint32_t selector(int f, int half) const {
-    return ptx::load_shared_u32(ptx::dot_bytes(index_[half], 1U << (8 * f), table_));
+  __device__ __forceinline__ std::uint32_t selector(int f, int half, std::uint32_t scratch) const {
+    return ptx::load_shared_u32(scratch + ptx::dot_bytes(index_[half], 1U << (8 * f), 0));  // scratch: in the load's address, uniform
   }
 
  private:
-  std::uint32_t table_, first_row_, count_, index_[2];
+  std::uint32_t first_row_, count_, index_[2];
 };
 
 // The selector is a linear function of the mask bits when they are a nibble apart: element i takes the byte that its predecessors count,
@@ -48,7 +50,8 @@ struct ArithmeticByteSelectors {
   static constexpr int kScratchBytes = 0;
   __device__ static __forceinline__ void prepare(std::uint32_t /*scratch*/, int /*lane*/) {}
 
-  __device__ __forceinline__ ArithmeticByteSelectors(std::uint32_t mask, std::uint32_t /*scratch*/) {
+  ArithmeticByteSelectors() = default;
+  __device__ __forceinline__ explicit ArithmeticByteSelectors(std::uint32_t mask) {
 #pragma unroll
     for (int f = 0; f < 4; ++f) {
       bits_[f] = mask >> f & 0x11111111U;
@@ -60,12 +63,81 @@ struct ArithmeticByteSelectors {
   }
   __device__ __forceinline__ std::uint32_t count() const { return count_; }
   __device__ __forceinline__ std::uint32_t first_row_bits(int f) const { return sums_[f] >> 9 & 0x38U; }
-  __device__ __forceinline__ std::uint32_t selector(int f, int half) const {
+  __device__ __forceinline__ std::uint32_t selector(int f, int half, std::uint32_t /*scratch*/) const {
     return (half == 0 ? bits_[f] : bits_[f] >> 16) * 0x110cU + 0x4444U;  // the upper 16 bits do not matter
   }
 
  private:
   std::uint32_t bits_[4], sums_[4], count_;
+};
+
+// One tile, as the steps of tile_steps.cuh: two fragments of m16 x k32, each of two of the record's (here: parts) that lie 16 columns apart
+// in mma's order and side by side in the weight.
+template <class Selectors>
+class ByteTile {
+ public:
+  static constexpr int kFragments = 2, kWords = 6;
+  static constexpr int kScratchBytes = Selectors::kScratchBytes, kOverread = 4;
+
+  __device__ static __forceinline__ void prepare(std::uint32_t scratch, int lane) { Selectors::prepare(scratch, lane); }
+
+  __device__ __forceinline__ void open(std::uint32_t record, int lane, int tile) {
+    std::uint32_t values = record + 256;
+    // Neither decoding's order of bits matters for their number.
+    if (tile == 1) values += ptx::warp_sum(__popc(ptx::load_shared_u32(record + lane * 4)));
+    open_at(ptx::load_shared_u32(record + tile * 128 + lane * 4), values);
+  }
+  __device__ __forceinline__ void open_at(std::uint32_t mask, std::uint32_t values) {
+    mask_ = mask;
+    values_ = values;
+  }
+  __device__ __forceinline__ void step(int i) {
+    if (i == 0) {
+      selectors_ = Selectors(mask_);
+      // A part may have 256 values, one too many for a byte: other lanes' values are at most 31 * 8.
+      others_ = ptx::warp_sum(selectors_.count()) - selectors_.count();
+      before_ = selectors_.count();
+    }
+#pragma unroll
+    for (int distance = i == 0 ? 1 : 4; distance < (i == 0 ? 4 : 32); distance *= 2) before_ = ptx::scan_step(before_, distance);
+    if (i == 1) before_ -= selectors_.count();
+  }
+
+  __device__ __forceinline__ void begin(std::uint32_t /*scratch*/, int /*lane*/) {}
+  __device__ __forceinline__ void load(int f, std::uint32_t (&values)[kWords], std::uint32_t /*scratch*/, int /*lane*/) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) load_part(2 * f + i, *reinterpret_cast<std::uint32_t (*)[3]>(values + 3 * i));
+  }
+  __device__ __forceinline__ void assemble(int f, const std::uint32_t (&values)[kWords], std::uint32_t (&a)[4],
+                                           std::uint32_t scratch) const {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      assemble_part(2 * f + i, *reinterpret_cast<const std::uint32_t (*)[3]>(values + 3 * i), scratch, a[2 * i], a[2 * i + 1]);
+    }
+  }
+  __device__ __forceinline__ void end(std::uint32_t /*scratch*/, int /*lane*/) {}
+
+  __device__ __forceinline__ void load_part(int part, std::uint32_t (&words)[3]) {
+    address_[part] = ptx::dot_bytes(before_, 1U << (8 * part), values_);
+    ptx::load_shared_u32x3(words, address_[part] & ~3U);
+    values_ = ptx::dot_bytes(others_, 1U << (8 * part), ptx::dot_bytes(selectors_.count(), 1U << (8 * part), values_));
+  }
+  // Four values of row g, four of row g + 8.
+  __device__ __forceinline__ void assemble_part(int part, const std::uint32_t (&words)[3], std::uint32_t scratch, std::uint32_t& row,
+                                                std::uint32_t& row_8) const {
+    const std::uint32_t shift = 8 * address_[part];
+    const std::uint32_t low = ptx::funnel_shift(words[0], words[1], shift), high = ptx::funnel_shift(words[1], words[2], shift);
+    row = ptx::byte_permute(low, 0, selectors_.selector(part, 0, scratch));
+    const std::uint32_t rest = ptx::funnel_shift_clamped(low, high, selectors_.first_row_bits(part));
+    row_8 = ptx::byte_permute(rest, 0, selectors_.selector(part, 1, scratch));
+  }
+  // Behind the parts loaded so far.
+  __device__ __forceinline__ std::uint32_t values() const { return values_; }
+
+ private:
+  std::uint32_t mask_, values_, before_, others_;
+  std::uint32_t address_[4];
+  Selectors selectors_;
 };
 
 template <ByteProduct kProduct, class Selectors>
@@ -80,23 +152,31 @@ struct ByteBitmapDecoder {
   __device__ static __forceinline__ void decode(std::uint32_t record, std::uint32_t scratch, int lane, const Use& use) {
     std::uint32_t values = record + 256;
 #pragma unroll
-    for (int tile = 0; tile < 2; ++tile) {
-      const std::uint32_t mask = ptx::load_shared_u32(record + tile * 128 + lane * 4);
+    for (int i = 0; i < 2; ++i) {
+      ByteTile<Selectors> tile;
+      tile.open_at(ptx::load_shared_u32(record + i * 128 + lane * 4), values);
+      tile.step(0);
+      tile.step(1);
       std::uint32_t even[2] = {};
-      decode_tile(mask, values, scratch, [&](int f, std::uint32_t row, std::uint32_t row_8) {
+#pragma unroll
+      for (int f = 0; f < 4; ++f) {
+        std::uint32_t words[3], row, row_8;
+        tile.load_part(f, words);
+        tile.assemble_part(f, words, scratch, row, row_8);
         if constexpr (kProduct != ByteProduct::i8_i8) {
           std::uint32_t a[4];
           widen(row, a[0], a[2]);
           widen(row_8, a[1], a[3]);
-          use(tile, f, a);
+          use(i, f, a);
         } else if (f % 2 == 0) {
           even[0] = row;
           even[1] = row_8;
         } else {
           const std::uint32_t a[4] = {even[0], even[1], row, row_8};
-          use(tile, f / 2, a);
+          use(i, f / 2, a);
         }
-      });
+      }
+      values = tile.values();
     }
   }
 
@@ -110,35 +190,14 @@ struct ByteBitmapDecoder {
       high = ptx::add_f16x2(ptx::byte_permute(biased, 0x64646464U, 0x4342U), 0xe480e480U);
     }
   }
-
-  // use(f, four values of row g, four of row g + 8) for the fragments of a tile; values moves behind the tile's last.
-  template <typename Use>
-  __device__ static __forceinline__ void decode_tile(std::uint32_t mask, std::uint32_t& values, std::uint32_t scratch, const Use& use) {
-    const Selectors selectors(mask, scratch);
-    // A fragment may have 256 values, one too many for a byte: other lanes' values are at most 31 * 8.
-    const std::uint32_t count = selectors.count(), others = ptx::warp_sum(count) - count;
-    const std::uint32_t before = ptx::warp_inclusive_scan(count) - count;
-#pragma unroll
-    for (int f = 0; f < 4; ++f) {
-      const std::uint32_t address = ptx::dot_bytes(before, 1U << (8 * f), values);
-      std::uint32_t words[3];
-      ptx::load_shared_u32x3(words, address & ~3U);
-      const std::uint32_t low = ptx::funnel_shift(words[0], words[1], 8 * address),
-                          high = ptx::funnel_shift(words[1], words[2], 8 * address);
-      const std::uint32_t rest = ptx::funnel_shift_clamped(low, high, selectors.first_row_bits(f));
-      use(f, ptx::byte_permute(low, 0, selectors.selector(f, 0)), ptx::byte_permute(rest, 0, selectors.selector(f, 1)));
-      values = ptx::dot_bytes(others, 1U << (8 * f), ptx::dot_bytes(count, 1U << (8 * f), values));
-    }
-  }
 };
+
+template <ByteDecoding kDecoding>
+using SelectorsOf = std::conditional_t<kDecoding == ByteDecoding::table, TableByteSelectors, ArithmeticByteSelectors>;
 
 template <ByteProduct kProduct, ByteDecoding kDecoding>
 struct ByteDecoderOf {
-  using type = ByteBitmapDecoder<kProduct, TableByteSelectors>;
-};
-template <ByteProduct kProduct>
-struct ByteDecoderOf<kProduct, ByteDecoding::arithmetic> {
-  using type = ByteBitmapDecoder<kProduct, ArithmeticByteSelectors>;
+  using type = ByteBitmapDecoder<kProduct, SelectorsOf<kDecoding>>;
 };
 
 }  // namespace gossamer

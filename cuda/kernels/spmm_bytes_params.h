@@ -1,6 +1,7 @@
 // Plain parameter struct of the SpMM for 8-bit weights; shared by host and device code.
 #pragma once
 
+#include "kernels/host_device.h"
 #include "kernels/spmm_params.h"
 
 namespace gossamer {
@@ -11,5 +12,11 @@ struct SpmmBytesParams {
   const float* row_scales = nullptr;  // [m]
   float* token_scales = nullptr;      // workspace, [n] up to whole passes, written when x is scaled and packed; null: x is as it was
 };
+
+// The part that all SpMM kernels share.
+GOSSAMER_HOST_DEVICE constexpr const SpmmParams& base_of(const SpmmParams& params) { return params; }
+GOSSAMER_HOST_DEVICE constexpr const SpmmParams& base_of(const SpmmBytesParams& params) { return params.base; }
+GOSSAMER_HOST_DEVICE constexpr SpmmParams& base_of(SpmmParams& params) { return params; }
+GOSSAMER_HOST_DEVICE constexpr SpmmParams& base_of(SpmmBytesParams& params) { return params.base; }
 
 }  // namespace gossamer

@@ -21,10 +21,11 @@
 #include "kernels/partial_sums.cuh"
 #include "kernels/spmm_common.cuh"
 #include "kernels/tile_steps.cuh"
+#include "kernels/wgmma_sums.cuh"
 
 namespace gossamer {
 
-template <class Tile, int kNTiles, int kRowGroups, int kGroups>
+template <class Tile, int kNTiles, int kRowGroups, int kGroups, PackedX kPackedX = PackedX::core_matrices>
 struct WarpSpecializedLayout {                                 // byte offsets in dynamic shared memory
   static constexpr int kConsumers = 4 * kRowGroups * kGroups;  // warps
   static constexpr int kThreads = (kConsumers + 4) * 32;
@@ -34,7 +35,7 @@ struct WarpSpecializedLayout {                                 // byte offsets i
   static constexpr int kConsumerRegisters = (kThreads * kLaunchRegisters - 128 * kCopierRegisters) / (kConsumers * 32) / 8 * 8;
   static constexpr int kRowBlocks = 2 * kRowGroups;
   static constexpr int kMinStages = 3, kMaxStages = 8;
-  static constexpr int kXBytes = packed_x_record_bytes(kNTiles);
+  static constexpr int kXBytes = packed_x_record_bytes(kPackedX, kNTiles);
   static constexpr int kFull = 0;  // barriers [team][stage]
   static constexpr int kEmpty = kGroups * 8 * kMaxStages;
   static constexpr int kEmptyRecord = 2 * kEmpty;
@@ -132,12 +133,14 @@ __device__ __forceinline__ void copy_steps(const SpmmParams& p, int unit_begin, 
   }
 }
 
-template <class Tile, bool kIsBf16, int kNTiles, int kRowGroups, int kGroups>
+// Product: of wgmma_sums.cuh, whose values Tile has. kIsBf16: the epilogue's operands and out.
+template <class Tile, bool kIsBf16, int kNTiles, int kRowGroups, int kGroups, class Product = HalfProduct<kIsBf16>>
 __global__ void __launch_bounds__(WarpSpecializedLayout<Tile, kNTiles, kRowGroups, kGroups>::kThreads, 1)
-    spmm_warp_specialized_kernel(const __grid_constant__ SpmmParams p) {
+    spmm_warp_specialized_kernel(const __grid_constant__ typename Product::Params params) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  using Layout = WarpSpecializedLayout<Tile, kNTiles, kRowGroups, kGroups>;
-  constexpr int kRowWarps = 4 * kRowGroups, kRowBlocks = Layout::kRowBlocks, kConsumers = Layout::kConsumers;
+  using Layout = WarpSpecializedLayout<Tile, kNTiles, kRowGroups, kGroups, Product::kPackedX>;
+  const SpmmParams& p = base_of(params);
+  constexpr int kRowWarps = 4 * kRowGroups, kRowBlocks = Layout::kRowBlocks, kConsumers = Layout::kConsumers, kFragments = Tile::kFragments;
   extern __shared__ __align__(128) std::uint8_t shared[];
   const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
   const std::uint32_t base = ptx::shared_address(shared);
@@ -149,9 +152,7 @@ __global__ void __launch_bounds__(WarpSpecializedLayout<Tile, kNTiles, kRowGroup
   }
   if (threadIdx.x < 96) ptx::store_shared_u32(base + Layout::kEmptyRecord + 4 * threadIdx.x, 0);
   const std::uint32_t scratch = base + Layout::kScratch + warp * Tile::kScratchBytes;
-  if (warp < kConsumers) {
-    for (int i = lane * 16; i < Tile::kScratchBytes; i += 512) ptx::zero_shared_16bytes(scratch + i);
-  }
+  if (warp < kConsumers) Tile::prepare(scratch, lane);
   ptx::barrier_init_fence();
   __syncthreads();
   ptx::launch_dependents();
@@ -179,8 +180,8 @@ __global__ void __launch_bounds__(WarpSpecializedLayout<Tile, kNTiles, kRowGroup
     const int row_block = super_row * kRowBlocks + row;
     const bool has_rows = row_block < p.row_blocks;
     int steps = length * (group + 1) / kGroups - length * group / kGroups;
-    Fragments<kNTiles> acc = {};
-    std::uint32_t a[4][4];
+    typename Product::template Sums<kNTiles> sums;
+    std::uint32_t a[kFragments][4];
     Tile current;
     std::uint32_t done_barrier = 0;  // of the step before
     if (steps > 0) {
@@ -188,7 +189,7 @@ __global__ void __launch_bounds__(WarpSpecializedLayout<Tile, kNTiles, kRowGroup
       // A warp beyond the last row takes part in the products of its warpgroup with zeros.
       current.open(has_rows ? slot + record_at : base + Layout::kEmptyRecord, lane, tile);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) current.step(i);
+      for (int i = 0; i < kFragments; ++i) current.step(i);
     }
     for (; steps > 0; --steps) {
       const std::uint64_t b = ptx::wgmma_descriptor(slot, kPackedXHalfStride, kPackedXTokenStride);
@@ -200,21 +201,22 @@ __global__ void __launch_bounds__(WarpSpecializedLayout<Tile, kNTiles, kRowGroup
         barrier = full;
         parity ^= 1;
       }
-      std::uint32_t values[2][8];
+      std::uint32_t values[2][Tile::kWords];
       current.begin(scratch, lane);
       current.load(0, values[0], scratch, lane);
       Tile next;
       if (steps > 1) ptx::barrier_wait(barrier, parity);
       next.open(has_rows && steps > 1 ? slot + record_at : base + Layout::kEmptyRecord, lane, tile);
 #pragma unroll
-      for (int f = 0; f < 4; ++f) {
-        if (f < 3) current.load(f + 1, values[(f + 1) % 2], scratch, lane);
+      for (int f = 0; f < kFragments; ++f) {
+        if (f + 1 < kFragments) current.load(f + 1, values[(f + 1) % 2], scratch, lane);
         next.step(f);
-        ptx::wgmma_wait<3>();  // the product of this fragment's registers a step ago
-        if (f == 3 && done_barrier != 0 && lane == 0) ptx::barrier_arrive(done_barrier);
-        current.assemble(f, values[f % 2], a[f]);
+        ptx::wgmma_wait<kFragments - 1>();  // the product of this fragment's registers a step ago
+        if (f == kFragments - 1 && done_barrier != 0 && lane == 0) ptx::barrier_arrive(done_barrier);
+        current.assemble(f, values[f % 2], a[f], scratch);
+        if (f == 0) sums.begin_step();
         ptx::wgmma_fence();
-        ptx::wgmma_rs<kIsBf16, kNTiles>(acc, a[f], b + f * kNTiles * 256 / 16);
+        sums.add(a[f], b + f * kNTiles * kPackedXTokenStride / 16);
         ptx::wgmma_commit();
       }
       current.end(scratch, lane);
@@ -224,19 +226,19 @@ __global__ void __launch_bounds__(WarpSpecializedLayout<Tile, kNTiles, kRowGroup
     ptx::wgmma_wait<0>();
     if (done_barrier != 0 && lane == 0) ptx::barrier_arrive(done_barrier);
 
-    const PartialSums<kNTiles, kRowWarps, kGroups> sums(p, schedule, super_row);
+    const PartialSums<kNTiles, kRowWarps, kGroups, typename Product::Params> parts(params, schedule, super_row);
     if (unit != unit_begin) ptx::named_barrier_sync(1, kConsumers * 32);  // the parts of the segment before have been read
-    sums.leave(group, row_warp, lane, acc);
+    parts.leave(group, row_warp, lane, sums);
     ptx::named_barrier_sync(1, kConsumers * 32);
     bool is_last = true;
     if (length < p.records && p.tickets == nullptr) {
       is_last = false;  // finish_sums_kernel's
     } else if (length < p.records) {
-      if (threadIdx.x == 0) ptx::store_shared_u32(base + Layout::kIsLast, sums.is_last() ? 1 : 0);
+      if (threadIdx.x == 0) ptx::store_shared_u32(base + Layout::kIsLast, parts.is_last() ? 1 : 0);
       ptx::named_barrier_sync(1, kConsumers * 32);
       is_last = ptx::load_shared_u32(base + Layout::kIsLast) != 0;
     }
-    if (is_last) sums.template finish<kIsBf16>(warp, kConsumers, lane);
+    if (is_last) parts.template finish<kIsBf16>(warp, kConsumers, lane);
     unit += length;
   }
 #endif

@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kRowGroups * kGroups * 128, 1) spmm_wgmma_kern
       for (int f = 0; f < 4; ++f) {
 #pragma unroll
         for (int t = 0; t < kNTiles; t += kWgmmaTiles) {
-          ptx::wgmma_rs<kIsBf16, kWgmmaTiles>(acc + t, a[f], b + (f * kNTiles * 256 + t * kPackedXTokenStride) / 16);
+          ptx::wgmma_rs<ptx::WgmmaHalves<kIsBf16>, kWgmmaTiles>(acc + t, a[f], b + (f * kNTiles * 256 + t * kPackedXTokenStride) / 16);
         }
       }
       ptx::wgmma_commit();

@@ -1,10 +1,12 @@
-// How one 16 x 64 tile of a record becomes four mma A fragments, in steps that leave room between them: a warp finds its way through the
-// next tile, by steps 0 to 3, while it loads the values of this one.
+// How one 16 x 64 tile of a record becomes mma A fragments, kFragments of 32 bytes of k, in as many steps that leave room between them: a
+// warp finds its way through the next tile while it loads the values of this one.
 //
-//   open, step 0..3                      where the lane's values lie
-//   begin, load 0..3, assemble 0..3, end the fragments, in order; a fragment may be loaded before the one before is assembled
+//   prepare                        the warp's scratch, once
+//   open, step 0..                 where the lane's values lie
+//   begin, load 0.., assemble 0.., end
+//                                  the fragments, in order; a fragment, kWords registers, may be loaded before the one before is assembled
 //
-// All 32 lanes take part. Formats: sparse/FORMAT.md.
+// All 32 lanes take part. Tiles of 8-bit values: spmm_byte_decoders.cuh. Formats: sparse/FORMAT.md.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +19,11 @@ namespace gossamer {
 // unconditional 16-bit loads and one byte-permute whose selector places {none, low, high, both} and zeros.
 class BitmapTile {
  public:
+  static constexpr int kFragments = 4, kWords = 8;
   static constexpr int kScratchBytes = 0;  // per warp
   static constexpr int kOverread = 4;      // bytes that may be loaded, unused, beyond a record
 
+  __device__ static __forceinline__ void prepare(std::uint32_t /*scratch*/, int /*lane*/) {}
   __device__ __forceinline__ void open(std::uint32_t record, int lane, int tile) {
     mask_ = ptx::load_shared_u32(record + tile * 128 + lane * 4);
     values_ = record + 256;
@@ -64,7 +68,8 @@ class BitmapTile {
       values_ = ptx::dot_bytes(total_[half], 2U << (8 * f), values_);
     }
   }
-  __device__ __forceinline__ void assemble(int f, const std::uint32_t (&values)[8], std::uint32_t (&a)[4]) const {
+  __device__ __forceinline__ void assemble(int f, const std::uint32_t (&values)[8], std::uint32_t (&a)[4],
+                                           std::uint32_t /*scratch*/) const {
     const std::uint32_t low = 0x10221022U;
     constexpr std::uint32_t kHigh = 0x54102222U;
 #pragma unroll
@@ -85,9 +90,13 @@ class BitmapTile {
 // Scatters the non-zeros into a zeroed tile in fragment order, reads it as fragments, zeroes it again.
 class TiledCslTile {
  public:
+  static constexpr int kFragments = 4, kWords = 8;
   static constexpr int kScratchBytes = 2048;  // one 16 x 64 tile of halfwords; all zero between tiles
   static constexpr int kOverread = 512;
 
+  __device__ static __forceinline__ void prepare(std::uint32_t scratch, int lane) {
+    for (int i = lane * 16; i < kScratchBytes; i += 512) ptx::zero_shared_16bytes(scratch + i);
+  }
   __device__ __forceinline__ void open(std::uint32_t record, int lane, int tile) {
     const std::uint32_t before = tile == 0 ? 0 : ptx::load_shared_u32(record);
     count_ = static_cast<int>(ptx::load_shared_u32(record + 4 * tile));
@@ -115,7 +124,8 @@ class TiledCslTile {
   __device__ __forceinline__ void load(int f, std::uint32_t (&values)[8], std::uint32_t scratch, int lane) const {
     ptx::load_shared_u32x4(*reinterpret_cast<std::uint32_t (*)[4]>(&values), scratch + f * 512 + lane * 16);
   }
-  __device__ __forceinline__ void assemble(int /*f*/, const std::uint32_t (&values)[8], std::uint32_t (&a)[4]) const {
+  __device__ __forceinline__ void assemble(int /*f*/, const std::uint32_t (&values)[8], std::uint32_t (&a)[4],
+                                           std::uint32_t /*scratch*/) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) a[i] = values[i];
   }

@@ -1,5 +1,6 @@
 #include "kernels/pack_x.cuh"
 #include "kernels/quantize_x.cuh"
+#include "launch/dependent.cuh"
 #include "launch/spmm_bytes.h"
 
 namespace gossamer {
@@ -8,35 +9,34 @@ using SpmmBytesLauncher = cudaError_t(const SpmmBytesParams& params, const ByteP
 SpmmBytesLauncher launch_spmm_e4m3_f16;
 SpmmBytesLauncher launch_spmm_i8_f16;
 SpmmBytesLauncher launch_spmm_i8_i8;
+SpmmBytesLauncher launch_spmm_i8_i8_wgmma;
+SpmmBytesLauncher launch_spmm_e4m3_e4m3;
 
 namespace {
 
+template <XValues kValues, PackedX kLayout>
+cudaError_t launch_quantization(const SpmmBytesParams& params, const SpmmConfig& config, bool is_bf16, cudaStream_t stream) {
+  return cuda::launch_kernel(is_bf16 ? quantize_x_kernel<__nv_bfloat16, kValues, kLayout> : quantize_x_kernel<__half, kValues, kLayout>,
+                             dim3(static_cast<unsigned>(config.passes * config.n_tiles * 8)), dim3(kQuantizeThreads), kQuantizeSharedBytes,
+                             stream, config.dependent_launch, params, config.n_tiles);
+}
+
 cudaError_t launch_packing(const SpmmBytesParams& params, const BytePlan& plan, bool is_bf16, cudaStream_t stream) {
   const SpmmConfig& config = plan.config;
-  cudaLaunchAttribute overlap;
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t launch = {};
-  launch.stream = stream;
-  launch.attrs = &overlap;
-  launch.numAttrs = config.dependent_launch ? 1 : 0;
   if (!plan.scales_x) {
-    launch.gridDim = dim3(static_cast<unsigned>((config.packed_x_bytes / 16 + 255) / 256));
-    launch.blockDim = dim3(256);
-    return cudaLaunchKernelEx(&launch, pack_x_kernel<false>, params.base, config.n_tiles, config.passes);
+    return cuda::launch_kernel(pack_x_kernel<false>, dim3(static_cast<unsigned>((config.packed_x_bytes / 16 + 255) / 256)), dim3(256), 0,
+                               stream, config.dependent_launch, params.base, config.n_tiles, config.passes);
   }
   if (params.token_scales == nullptr) return cudaErrorInvalidValue;
-  launch.gridDim = dim3(static_cast<unsigned>(config.passes * config.n_tiles * 8));
-  launch.blockDim = dim3(kQuantizeThreads);
-  launch.dynamicSmemBytes = kQuantizeSharedBytes;
-  if (plan.product == ByteProduct::i8_i8) {
-    return cudaLaunchKernelEx(&launch,
-                              is_bf16 ? quantize_x_kernel<__nv_bfloat16, PackedX::bytes> : quantize_x_kernel<__half, PackedX::bytes>,
-                              params, config.n_tiles);
+  const bool by_wgmma = config.kernel == SpmmKernel::warp_specialized;
+  if (plan.product == ByteProduct::e4m3_e4m3) {
+    return launch_quantization<XValues::e4m3, PackedX::byte_core_matrices>(params, config, is_bf16, stream);
   }
-  return cudaLaunchKernelEx(&launch,
-                            is_bf16 ? quantize_x_kernel<__nv_bfloat16, PackedX::fragments> : quantize_x_kernel<__half, PackedX::fragments>,
-                            params, config.n_tiles);
+  if (plan.product == ByteProduct::i8_i8) {
+    return by_wgmma ? launch_quantization<XValues::i8, PackedX::byte_core_matrices>(params, config, is_bf16, stream)
+                    : launch_quantization<XValues::i8, PackedX::bytes>(params, config, is_bf16, stream);
+  }
+  return launch_quantization<XValues::f16, PackedX::fragments>(params, config, is_bf16, stream);
 }
 
 }  // namespace
@@ -51,7 +51,10 @@ cudaError_t launch_spmm_bytes(const SpmmBytesParams& params, const BytePlan& pla
   switch (plan.product) {
     case ByteProduct::e4m3_f16: return launch_spmm_e4m3_f16(rest, plan, is_bf16, stream);
     case ByteProduct::i8_f16: return launch_spmm_i8_f16(rest, plan, is_bf16, stream);
-    case ByteProduct::i8_i8: return launch_spmm_i8_i8(rest, plan, is_bf16, stream);
+    case ByteProduct::i8_i8:
+      return plan.config.kernel == SpmmKernel::warp_specialized ? launch_spmm_i8_i8_wgmma(rest, plan, is_bf16, stream)
+                                                                : launch_spmm_i8_i8(rest, plan, is_bf16, stream);
+    case ByteProduct::e4m3_e4m3: return launch_spmm_e4m3_e4m3(rest, plan, is_bf16, stream);
   }
   return cudaErrorInvalidValue;
 }

@@ -2,30 +2,23 @@
 #pragma once
 
 #include "kernels/spmm_warp_specialized.cuh"
-#include "launch/spmm_instances.cuh"
+#include "launch/launch_with.cuh"
 
 namespace gossamer {
 
-template <class Tile, bool kIsBf16, int kNTiles, int kRowGroups, int kGroups>
-cudaError_t launch_warp_specialized_instance(SpmmParams params, const SpmmConfig& config, cudaStream_t stream) {
-  using Layout = WarpSpecializedLayout<Tile, kNTiles, kRowGroups, kGroups>;
+template <class Tile, bool kIsBf16, int kNTiles, int kRowGroups, int kGroups, class Product = HalfProduct<kIsBf16>>
+cudaError_t launch_warp_specialized_instance(typename Product::Params params, const SpmmConfig& config, cudaStream_t stream) {
+  using Layout = WarpSpecializedLayout<Tile, kNTiles, kRowGroups, kGroups, Product::kPackedX>;
   if (config.stages < Layout::kMinStages || config.stages > Layout::kMaxStages) return cudaErrorInvalidConfiguration;
-  params.stages = config.stages;
-  if (config.finishes_apart) params.tickets = nullptr;
-  const cudaError_t error = launch_with(spmm_warp_specialized_kernel<Tile, kIsBf16, kNTiles, kRowGroups, kGroups>, params, config,
+  base_of(params).stages = config.stages;
+  if (config.finishes_apart) base_of(params).tickets = nullptr;
+  const cudaError_t error = launch_with(spmm_warp_specialized_kernel<Tile, kIsBf16, kNTiles, kRowGroups, kGroups, Product>, params, config,
                                         Layout::kThreads, Layout::total(static_cast<int>(config.slot_bytes), config.stages), stream);
   if (error != cudaSuccess || !config.finishes_apart) return error;
-  cudaLaunchAttribute overlap;
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t launch = {};
-  const int super_rows = (params.row_blocks + Layout::kRowBlocks - 1) / Layout::kRowBlocks;
-  launch.gridDim = dim3(static_cast<unsigned>(kFinishBlocks * super_rows), static_cast<unsigned>(config.passes));
-  launch.blockDim = dim3(kFinishWarps * 32);
-  launch.stream = stream;
-  launch.attrs = &overlap;
-  launch.numAttrs = config.dependent_launch ? 1 : 0;
-  return cudaLaunchKernelEx(&launch, finish_sums_kernel<kIsBf16, kNTiles, 4 * kRowGroups, kGroups>, params, config.ctas);
+  const int super_rows = (base_of(params).row_blocks + Layout::kRowBlocks - 1) / Layout::kRowBlocks;
+  return cuda::launch_kernel(finish_sums_kernel<kIsBf16, kNTiles, 4 * kRowGroups, kGroups, typename Product::Params>,
+                             dim3(static_cast<unsigned>(kFinishBlocks * super_rows), static_cast<unsigned>(config.passes)),
+                             dim3(kFinishWarps * 32), 0, stream, config.dependent_launch, params, config.ctas);
 }
 
 template <class Tile, bool kIsBf16>

@@ -6,7 +6,7 @@
 
 namespace gossamer {
 
-// A configuration of spmm_bytes.cuh.
+// A configuration of spmm_bytes.cuh, or of spmm_warp_specialized.cuh.
 struct BytePlan {
   SpmmConfig config;
   ByteProduct product = ByteProduct::e4m3_f16;
@@ -16,7 +16,8 @@ struct BytePlan {
   std::int64_t token_scale_floats = 0;  // workspace
 };
 
-// problem.max_record_bytes: of records with 8-bit values; its format is not looked at. problem.shape: mma only.
+// problem.max_record_bytes: of records with 8-bit values; its format is not looked at. problem.shape: mma, or for bytes by bytes
+// warp_specialized, which e4m3_e4m3 always is.
 BytePlan plan_spmm_bytes(const SpmmProblem& problem, ByteProduct product, bool x_is_bf16, const DeviceLimits& device,
                          ByteDecoding decoding = ByteDecoding::table);
 

@@ -15,12 +15,14 @@ constexpr std::int64_t kMostTokensOfMma = 32;  // per pass
 std::int64_t up_to_128(std::int64_t bytes) { return (bytes + 127) / 128 * 128; }
 
 // Mirrors SpmmSharedLayout, SpmmWgmmaLayout and WarpSpecializedLayout; the launchers refuse a configuration that disagrees.
-std::int64_t shared_bytes(const SpmmConfig& c, TileFormat format) {
-  const std::int64_t warps = std::int64_t{c.row_warps} * c.groups, scratch = format == TileFormat::bitmap ? 0 : 2048;
+std::int64_t shared_bytes(const SpmmConfig& c, const SpmmProblem& problem) {
+  const TileFormat format = problem.format;
+  const std::int64_t warps = std::int64_t{c.row_warps} * c.groups,
+                     scratch = problem.scratch_bytes.value_or(format == TileFormat::bitmap ? 0 : 2048);
   const std::int64_t overread = format == TileFormat::bitmap ? 4 : format == TileFormat::tiled_csl ? 512 : 128;
   if (c.kernel == SpmmKernel::mma) return up_to_128(warps * 16) + warps * (2 * c.n_tiles * 512 + scratch + 2 * c.slot_bytes) + overread;
   if (c.kernel == SpmmKernel::warp_specialized) {
-    const std::int64_t stage = up_to_128(c.n_tiles * 1024 + c.row_warps / 2 * c.slot_bytes);
+    const std::int64_t stage = up_to_128(c.n_tiles * 512 * problem.x_value_bytes + c.row_warps / 2 * c.slot_bytes);
     return c.groups * kMaxStages * 16 + 512 + warps * scratch + c.groups * c.stages * stage + overread;
   }
   const std::int64_t summed = std::int64_t{std::max(c.groups - 1, 1)} * c.row_warps * 512;  // bytes per fragment
@@ -75,9 +77,11 @@ std::int64_t even_share(std::int64_t super_rows, std::int64_t slots) {
   return slots;
 }
 
-int tiles_per_pass(const SpmmShape& shape, std::int64_t n) {
-  const int most = shape.kernel == SpmmKernel::mma ? kMostTokensOfMma / 8 : 16;
-  int tiles = shape.kernel == SpmmKernel::warp_specialized ? 4 : 1;
+int tiles_per_pass(const SpmmShape& shape, std::int64_t n, int x_value_bytes) {
+  const bool is_specialized = shape.kernel == SpmmKernel::warp_specialized, has_bytes = x_value_bytes == 1;
+  // Sums of bytes take two registers each: 128 tokens are for few warps.
+  const int most = shape.kernel == SpmmKernel::mma ? kMostTokensOfMma / 8 : has_bytes && shape.row_warps * shape.groups > 8 ? 8 : 16;
+  int tiles = is_specialized ? (has_bytes ? 8 : 4) : 1;
   while (tiles < most && 8 * tiles < n) tiles *= 2;
   return tiles;
 }
@@ -98,12 +102,12 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
     config.groups = shape.groups;
     config.packs_x = shape.packs_x || shape.kernel != SpmmKernel::mma || !problem.x_is_aligned;
     config.finishes_apart = shape.finishes_apart;
-    config.n_tiles = tiles_per_pass(shape, problem.batch_invariant ? kMostTokensOfMma : problem.n);
+    config.n_tiles = tiles_per_pass(shape, problem.batch_invariant ? kMostTokensOfMma : problem.n, problem.x_value_bytes);
     config.stages = shape.kernel == SpmmKernel::warp_specialized ? kMaxStages : 0;
-    config.shared_bytes = shared_bytes(config, problem.format);
+    config.shared_bytes = shared_bytes(config, problem);
     while (config.stages > kMinStages && config.shared_bytes > device.shared_bytes_per_block) {
       --config.stages;
-      config.shared_bytes = shared_bytes(config, problem.format);
+      config.shared_bytes = shared_bytes(config, problem);
     }
     const std::int64_t by_registers = resident_by_registers(config);
     resident = std::min(by_registers, device.shared_bytes_per_sm / (config.shared_bytes + 1024));
@@ -111,8 +115,8 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
   }
   require(resident >= 1 && config.shared_bytes <= device.shared_bytes_per_block, "plan_spmm: the device's shared memory is too small");
   if (problem.batch_invariant) {  // arranged as for the most tokens: from here on nothing depends on n but the number of products
-    config.n_tiles = tiles_per_pass({config.kernel, config.row_warps, config.groups}, problem.n);
-    config.shared_bytes = shared_bytes(config, problem.format);
+    config.n_tiles = tiles_per_pass({config.kernel, config.row_warps, config.groups}, problem.n, problem.x_value_bytes);
+    config.shared_bytes = shared_bytes(config, problem);
   }
   config.passes = static_cast<int>((problem.n + 8 * config.n_tiles - 1) / (8 * config.n_tiles));
   const std::int64_t per_super_row = config.kernel == SpmmKernel::mma ? config.row_warps : config.row_warps / 2;
@@ -124,7 +128,7 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
   if (config.kernel == SpmmKernel::warp_specialized) config.partial_floats *= config.groups;  // each team leaves a part
   config.tickets = config.passes * super_rows * config.row_warps;
   if (config.kernel == SpmmKernel::mma) config.tickets *= ending_warps(config.groups, config.n_tiles);
-  if (config.packs_x) config.packed_x_bytes = config.passes * records * config.n_tiles * 1024;
+  if (config.packs_x) config.packed_x_bytes = config.passes * records * config.n_tiles * 512 * problem.x_value_bytes;
   return config;
 }
 

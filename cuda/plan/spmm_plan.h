@@ -29,6 +29,8 @@ struct SpmmProblem {
   bool x_is_aligned = true;        // 16-byte aligned rows and k % 8 == 0
   std::optional<SpmmShape> shape;  // instead of the planner's choice: for tuning
   bool batch_invariant = false;    // a sum's order does not depend on n or on x: slower, without wgmma
+  int x_value_bytes = 2;           // of x as warp_specialized reads it: 1 where weights and activations have 8 bits
+  std::optional<std::int64_t> scratch_bytes = std::nullopt;  // of shared memory a warp, where the decoder's is not the format's
 };
 
 struct DeviceLimits {

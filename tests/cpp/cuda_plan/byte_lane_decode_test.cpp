@@ -199,9 +199,9 @@ TEST(PackedX, MmaLanesFindTheColumnsOfTheirWeights) {
 }
 
 TEST(PackedX, EveryPlaceIsTakenOnce) {
-  for (const PackedX layout : {PackedX::fragments, PackedX::core_matrices, PackedX::bytes}) {
+  for (const PackedX layout : {PackedX::fragments, PackedX::core_matrices, PackedX::bytes, PackedX::byte_core_matrices}) {
     for (const int n_tiles : {1, 2, 4, 8}) {
-      const int size = layout == PackedX::bytes ? 1 : 2;
+      const int size = is_of_bytes(layout) ? 1 : 2;
       std::vector<int> taken(static_cast<std::size_t>(packed_x_record_bytes(layout, n_tiles) / size));
       for (int token = 0; token < 8 * n_tiles; ++token) {
         for (int column = 0; column < 64; ++column) {
@@ -225,6 +225,24 @@ TEST(PackedX, CoreMatricesHoldAFragmentsColumnsInTheOrderOfK) {
           for (int token = 0; token < 8 * n_tiles; ++token) {
             EXPECT_EQ(packed_x_offset(PackedX::core_matrices, n_tiles, token, column),
                       ((fragment * n_tiles + token / 8) * 2 + half) * 128 + (token % 8 * 8 + k) * 2);
+          }
+        }
+      }
+    }
+  }
+}
+
+// Bytes on core matrices: of the two fragments of m16 x k32 that make a tile, registers 0 and 1 of lane % 4 = q hold k = 4 q .., registers
+// 2 and 3 k = 16 + 4 q ..; they are the four columns of the record's even and odd fragments.
+TEST(PackedX, CoreMatricesOfBytesHoldAFragmentsColumnsInTheOrderOfK) {
+  for (const int n_tiles : {8, 16}) {
+    for (int lane = 0; lane < 4; ++lane) {
+      for (int fragment = 0; fragment < 4; ++fragment) {
+        for (int e = 0; e < 8; ++e) {
+          const int i = 2 * (e / 4) + e % 2, k = 16 * (fragment % 2) + 4 * lane + i, column = record_position(fragment, lane, e).col;
+          for (int token = 0; token < 8 * n_tiles; ++token) {
+            EXPECT_EQ(packed_x_offset(PackedX::byte_core_matrices, n_tiles, token, column),
+                      ((fragment / 2 * n_tiles + token / 8) * 2 + k / 16) * 128 + token % 8 * 16 + k % 16);
           }
         }
       }

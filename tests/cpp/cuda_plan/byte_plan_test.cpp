@@ -75,5 +75,40 @@ TEST(BytePlan, RefusesSumsThatMayOverflow) {
   EXPECT_NO_THROW(plan_spmm_bytes(problem(64, 131136, 1), ByteProduct::i8_f16, false, h100));
 }
 
+TEST(BytePlan, E4m3ByE4m3TakesWgmma) {
+  const DeviceLimits h100;
+  const BytePlan plan = plan_spmm_bytes(problem(27648, 9216, 64), ByteProduct::e4m3_e4m3, false, h100);
+  EXPECT_EQ(plan.config.kernel, SpmmKernel::warp_specialized);
+  EXPECT_EQ(plan.config.n_tiles, 8);
+  EXPECT_TRUE(plan.scales_x && plan.config.packs_x);
+  EXPECT_EQ(plan.config.packed_x_bytes, 144 * 8 * 512);
+  EXPECT_EQ(plan.token_scale_floats, 64);
+  EXPECT_EQ(plan.config.stages, 8);
+  EXPECT_EQ(plan_spmm_bytes(problem(27648, 9216, 128), ByteProduct::e4m3_e4m3, false, h100).config.passes, 1);
+  EXPECT_EQ(plan_spmm_bytes(problem(27648, 9216, 300), ByteProduct::e4m3_e4m3, false, h100).config.passes, 3);
+
+  DeviceLimits a100;
+  a100.wgmma = false;
+  EXPECT_THROW(plan_spmm_bytes(problem(64, 64, 64), ByteProduct::e4m3_e4m3, false, a100), InvalidArgument);
+}
+
+TEST(BytePlan, WgmmaMultipliesBytesByBytesWhereAShapeAsksForIt) {
+  const DeviceLimits h100;
+  SpmmProblem p = problem(27648, 9216, 64, kFullRecord);
+  EXPECT_EQ(plan_spmm_bytes(p, ByteProduct::i8_i8, false, h100).config.kernel, SpmmKernel::mma);
+  for (const SpmmShape shape : {SpmmShape{SpmmKernel::warp_specialized, 8, 2}, SpmmShape{SpmmKernel::warp_specialized, 16, 1}}) {
+    p.shape = shape;
+    for (const ByteProduct product : {ByteProduct::i8_i8, ByteProduct::e4m3_e4m3}) {
+      const BytePlan plan = plan_spmm_bytes(p, product, false, h100);
+      EXPECT_EQ(plan.config.n_tiles, 8);
+      EXPECT_GE(plan.config.stages, 3);
+      EXPECT_LE(plan.config.shared_bytes, h100.shared_bytes_per_block);
+    }
+    EXPECT_THROW(plan_spmm_bytes(p, ByteProduct::e4m3_f16, false, h100), InvalidArgument);
+  }
+  p.shape = SpmmShape{SpmmKernel::mma, 4, 4, true};
+  EXPECT_THROW(plan_spmm_bytes(p, ByteProduct::e4m3_e4m3, false, h100), InvalidArgument);
+}
+
 }  // namespace
 }  // namespace gossamer

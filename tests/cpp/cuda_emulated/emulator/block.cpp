@@ -23,35 +23,82 @@ void enter_thread() { block->enter(); }
 
 }  // namespace
 
-// m64nNk16, one warp's 16 rows: fragments as in PTX's "register fragments for wgmma", b as core matrices of 8 tokens x 8 values.
+// Fragments as in PTX's "register fragments for wgmma", b as core matrices of 8 tokens x 16 bytes. In bytes of k these are the same for
+// halves and for bytes: register i holds bytes 4 (lane % 4) .. of half i / 2.
+Block::Bytes Block::operands_of(const Product& p) {
+  const Descriptor b(p.descriptor);
+  Bytes bytes{};
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    for (unsigned i = 0; i < 4; ++i) {
+      for (unsigned j = 0; j < 4; ++j) {
+        bytes.a[lane / 4 + 8 * (i % 2)][16 * (i / 2) + 4 * (lane % 4) + j] = static_cast<std::uint8_t>(p.a[lane][i] >> (8 * j));
+      }
+    }
+  }
+  bytes.b.resize(static_cast<std::size_t>(8 * p.n_tiles));
+  for (std::uint32_t n = 0; n < bytes.b.size(); ++n) {
+    for (std::uint32_t half = 0; half < 2; ++half) {
+      const std::uint32_t address = b.start + half * b.k_stride + n / 8 * b.n_stride + n % 8 * 16;
+      if (is_being_copied(address, 16)) fail("a product reads where a copy is on its way");
+      std::memcpy(bytes.b[n].data() + 16 * half, access(address, 16, "a product's read"), 16);
+    }
+  }
+  return bytes;
+}
+
+namespace {
+
+// The sum of terms as Hopper has it for e4m3: aligned to the largest of them, with 13 bits behind its first.
+float truncated_sum(const std::array<float, 33>& terms) {
+  float largest = 0;
+  for (const float t : terms) {
+    if (!std::isfinite(t)) return std::accumulate(terms.begin(), terms.end(), 0.0F);
+    largest = std::max(largest, std::abs(t));
+  }
+  if (largest == 0) return 0;
+  const float unit = std::ldexp(1.0F, std::ilogb(largest) - 13);
+  double sum = 0;
+  for (const float t : terms) sum += std::trunc(t / unit) * unit;
+  return static_cast<float>(sum);
+}
+
+template <class Sum>
+Sum product_of(const std::uint8_t* a, const std::uint8_t* b, Operands operands, Sum before) {
+  if constexpr (std::is_same_v<Sum, std::int32_t>) {
+    for (int k = 0; k < 32; ++k) before += static_cast<std::int8_t>(a[k]) * static_cast<std::int8_t>(b[k]);
+    return before;
+  } else if (operands == Operands::e4m3) {
+    std::array<float, 33> terms;
+    terms[32] = before;
+    for (std::size_t k = 0; k < 32; ++k) terms[k] = to_float(Float8E4M3{a[k]}) * to_float(Float8E4M3{b[k]});
+    return truncated_sum(terms);
+  } else {
+    const auto value = [operands](const std::uint8_t* bytes, int k) {
+      return value_of(static_cast<std::uint16_t>(bytes[2 * k] | bytes[2 * k + 1] << 8), operands == Operands::bf16);
+    };
+    float sum = 0;
+    for (int k = 0; k < 16; ++k) sum += value(a, k) * value(b, k);
+    return before + sum;
+  }
+}
+
+}  // namespace
+
+// One warp's 16 rows.
 void Block::execute(Warp& w) {
   const Product p = w.products.front();
   w.products.pop_front();
   ++w.executed;
-  const Descriptor b(p.descriptor);
-  float a[16][16];
-  for (int lane = 0; lane < 32; ++lane) {
-    for (int e = 0; e < 8; ++e) {
-      const auto bits = static_cast<std::uint16_t>(p.a[lane][e / 2] >> (16 * (e % 2)));
-      a[lane / 4 + 8 * (e / 2 % 2)][2 * (lane % 4) + e % 2 + 8 * (e / 4)] = value_of(bits, p.is_bf16);
+  const Bytes bytes = operands_of(p);
+  const auto multiply = [&]<class Sum>(Sum /*type*/) {
+    for (std::size_t n = 0; n < bytes.b.size(); ++n) {
+      for (std::size_t row = 0; row < 16; ++row) {
+        Sum& sum = static_cast<Sum(*)[4]>(p.d[row % 8 * 4 + n % 8 / 2])[n / 8][n % 2 + row / 8 * 2];
+        sum = product_of<Sum>(bytes.a[row], bytes.b[n].data(), p.operands, p.keeps ? sum : Sum{});
+      }
     }
-  }
-  for (int n = 0; n < 8 * p.n_tiles; ++n) {
-    float column[16];
-    for (int k = 0; k < 16; ++k) {
-      const std::uint32_t address = b.start + static_cast<std::uint32_t>(k / 8) * b.k_stride +
-                                    static_cast<std::uint32_t>(n / 8) * b.n_stride + static_cast<std::uint32_t>(n % 8 * 16 + k % 8 * 2);
-      std::uint16_t bits;
-      if (is_being_copied(address, 2)) fail("a product reads where a copy is on its way");
-      std::memcpy(&bits, access(address, 2, "a product's read"), 2);
-      column[k] = value_of(bits, p.is_bf16);
-    }
-    for (int row = 0; row < 16; ++row) {
-      float sum = 0;
-      for (int k = 0; k < 16; ++k) sum += a[row][k] * column[k];
-      p.d[row % 8 * 4 + n % 8 / 2][n / 8][n % 2 + row / 8 * 2] += sum;
-    }
-  }
+  };
+  p.operands == Operands::i8 ? multiply(std::int32_t{}) : multiply(0.0F);
 }
 
 void Block::run() {

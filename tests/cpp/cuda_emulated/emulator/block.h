@@ -48,11 +48,12 @@ struct Copy {
 };
 
 struct Product {
-  float (*d[32])[4];
+  void* d[32];
   const std::uint32_t* a[32];
   std::uint64_t descriptor;
   int n_tiles;
-  bool is_bf16;
+  Operands operands;
+  bool keeps;
   std::uint64_t group;
 };
 
@@ -263,7 +264,7 @@ class Block {
     });
   }
 
-  void wgmma(float (*d)[4], const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, bool is_bf16) {
+  void wgmma(void* d, const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, Operands operands, bool keeps) {
     Warp& w = warp();
     w.collected.d[lane()] = d;
     w.collected.a[lane()] = a;
@@ -271,7 +272,8 @@ class Block {
     meet([&](Warp& all) {
       all.collected.descriptor = b;
       all.collected.n_tiles = n_tiles;
-      all.collected.is_bf16 = is_bf16;
+      all.collected.operands = operands;
+      all.collected.keeps = keeps;
       all.collected.group = all.groups;
       all.products.push_back(all.collected);
       all.descriptors.push_back(b);
@@ -302,6 +304,12 @@ class Block {
     return true;
   }
   void execute(Warp& w);
+  // 32 bytes of k: of each of the warp's 16 rows, and of each token.
+  struct Bytes {
+    std::uint8_t a[16][32];
+    std::vector<std::array<std::uint8_t, 32>> b;
+  };
+  Bytes operands_of(const Product& p);
   bool land_a_copy() {
     if (copies_.empty()) return false;
     const std::size_t i = random_() % copies_.size();

@@ -45,8 +45,8 @@ void copy_async_16(std::uint32_t shared, const void* global) { block->copy_async
 void copy_async_commit() { block->copy_async_commit(); }
 void copy_async_wait(int pending) { block->copy_async_wait(pending); }
 void change_registers(int count, bool is_increase) { block->change_registers(static_cast<unsigned>(count), is_increase); }
-void wgmma(float (*d)[4], const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, bool is_bf16) {
-  block->wgmma(d, a, b, n_tiles, is_bf16);
+void wgmma(void* d, const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, Operands operands, bool keeps) {
+  block->wgmma(d, a, b, n_tiles, operands, keeps);
 }
 void mma(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1, bool is_bf16) {
   block->mma(c, a, {b0, b1, 0, 0}, 0, 16, is_bf16, [](const WarpProduct& p, int row, int k) {

@@ -46,8 +46,11 @@ void mma(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint
 void mma_sparse(float (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[4], std::uint32_t metadata, int selector,
                 bool is_bf16);
 
-// One lane's part of a warpgroup product of n_tiles x 8 tokens; d and a must stay valid until a wait.
-void wgmma(float (*d)[4], const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, bool is_bf16);
+// One lane's part of a warpgroup product of n_tiles x 8 tokens over 32 bytes of k; d, [n_tiles][4] f32 or (i8) s32, and a must stay valid
+// until a wait. keeps: adds to d, else overwrites it. Products of e4m3 lose of a sum what Hopper loses: bits below 2^-13 of the largest
+// term.
+enum class Operands { f16, bf16, e4m3, i8 };
+void wgmma(void* d, const std::uint32_t (&a)[4], std::uint64_t b, int n_tiles, Operands operands, bool keeps);
 void wgmma_commit();
 void wgmma_wait(int pending);
 

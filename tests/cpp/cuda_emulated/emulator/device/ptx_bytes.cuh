@@ -51,6 +51,9 @@ inline void e4m3_to_f16(std::uint32_t bytes, std::uint32_t& low, std::uint32_t& 
   low = pair_of(value(0), value(1));
   high = pair_of(value(2), value(3));
 }
+inline std::uint32_t to_e4m3(float first, float second) {
+  return to_float8_e4m3(first).bits | static_cast<std::uint32_t>(to_float8_e4m3(second).bits) << 8;
+}
 inline std::uint32_t add_f16x2(std::uint32_t a, std::uint32_t b) {
   return pair_of(half_at(a, 0) + half_at(b, 0), half_at(a, 1) + half_at(b, 1));
 }
