@@ -44,12 +44,12 @@ def test_the_whole_demo_then_again(tiny_demo, monkeypatch, tmp_path):
     results = tmp_path / "results" / "cpu_demo.json"
     result = CliRunner().invoke(demo.main, ["--directory", str(tiny_demo), "--results", str(results)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    for expected in ("4-bit", "dense", "50%", "±", measurements.PROMPTS[0], "At 50%:", "gossamer chat"):
+    for expected in ("4-bit", "dense", "30%", "50%", "±", measurements.PROMPTS[0], "At 40%:", "gossamer chat"):
         assert expected in result.output
-    assert sorted(p.name for p in tiny_demo.glob("smollm2-*")) == ["smollm2-50"]
+    assert sorted(p.name for p in tiny_demo.glob("smollm2-*")) == ["smollm2-30", "smollm2-40", "smollm2-50"]
 
     rows = json.loads(results.read_text())["rows"]
-    assert len(rows) == 2 * 2
+    assert len(rows) == 4 * 2
     required = "model sparsity batch prompt_tokens new_tokens prefill_tok_s decode_tok_s peak_rss_mb weight_bytes perplexity perplexity_se"
     for row in rows:
         assert set(required.split()) | {"device", "commit", "command", "date"} <= set(row)

@@ -18,7 +18,7 @@ from gossamer.demo.download import WHEEL, fetch_gguf, wheel_bytes
 from gossamer.demo.measurements import Perplexities, answers, speed
 from gossamer.evaluate import pooled
 
-HEADLINE = 0.5
+HEADLINE = 0.4
 SHOWN = Shape(batch=1, prompt_tokens=128, new_tokens=64)
 RECORDED = (Shape(1, 512, 64), Shape(1, 128, 128), Shape(8, 128, 64))
 
@@ -29,7 +29,7 @@ RECORDED = (Shape(1, 512, 64), Shape(1, 128, 128), Shape(8, 128, 64))
     "--results", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Measure more shapes and write them as JSON."
 )
 def main(directory: Path, results: Path | None) -> None:
-    """Fetch SmolLM2-135M-Instruct, convert it, prune it to 50 %, and compare what comes out."""
+    """Fetch SmolLM2-135M-Instruct, convert it, prune it to 30, 40 and 50 %, and compare what comes out."""
     start = time.monotonic()
     screen.title("Gossamer demo", f"a language model, pruned in one shot, on {cpu_name()}")
 
@@ -43,7 +43,7 @@ def main(directory: Path, results: Path | None) -> None:
         dense = models.make_dense(gguf, directory, lambda done, total, _what: progress(done, total))
     screen.done(f"{models.model_bytes(dense) / 1e6:.1f} MB in {dense}")
 
-    screen.step(3, "Prune", "ALPS, layer by layer, calibrated with a novel, technical prose, conversations and code")
+    screen.step(3, "Prune", "Wanda to 30 and 40 %, ALPS to 50 %, calibrated with a novel, technical prose, conversations and code")
     calibration = models.calibration_for(dense)
     with screen.bar("") as progress:
         pruned = models.make_pruned(dense, directory, calibration, lambda phase, done, total: progress(done, total, phase))

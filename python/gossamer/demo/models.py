@@ -12,9 +12,10 @@ from gossamer.convert import convert
 from gossamer.errors import CheckpointError
 from gossamer.prune import CalibrationSet, prune
 
-__all__ = ["CALIBRATION_TOKENS", "SPARSITIES", "calibration_for", "make_dense", "make_pruned", "model_bytes"]
+__all__ = ["CALIBRATION_TOKENS", "METHODS", "calibration_for", "make_dense", "make_pruned", "model_bytes"]
 
-SPARSITIES = (0.5,)
+# Of each sparsity: Wanda's one pass serves several, and is good enough at the lower ones.
+METHODS = {0.3: "wanda", 0.4: "wanda", 0.5: "auto"}
 CALIBRATION_TOKENS = 16384
 _CALIBRATION_LENGTH = 512
 
@@ -35,14 +36,15 @@ def calibration_for(dense: Path) -> CalibrationSet:
 
 def make_pruned(dense: Path, directory: Path, calibration: CalibrationSet, progress: Callable[[str, int, int], None]) -> dict[float, Path]:
     """Prune to every sparsity that is not there."""
-    wanted = {sparsity: directory / f"smollm2-{round(sparsity * 100)}" for sparsity in SPARSITIES}
+    wanted = {sparsity: directory / f"smollm2-{round(sparsity * 100)}" for sparsity in METHODS}
     with ModelReader(dense) as reader:
         model_id = reader.manifest.model_id
     missing = {s: path for s, path in wanted.items() if not _is_pruned_from(path, model_id, s, calibration)}
     for path in missing.values():
         _discard(path)
-    if missing:
-        prune(dense, missing, calibration=calibration, progress=progress)
+    for method in dict.fromkeys(METHODS[sparsity] for sparsity in missing):
+        outputs = {sparsity: path for sparsity, path in missing.items() if METHODS[sparsity] == method}
+        prune(dense, outputs, method=method, calibration=calibration, progress=progress)
     return wanted
 
 
@@ -76,6 +78,7 @@ def _is_pruned_from(directory: Path, model_id: str, sparsity: float, calibration
         return (
             reader.manifest.source.get("sha256") == model_id
             and record.get("sparsity") == sparsity
-            and (record.get("method"), record.get("allocation")) == ("auto", "sensitivity")  # the default, not that of an older demo
+            and record.get("method") == METHODS[sparsity]  # and not that of an older demo
+            and record.get("allocation") == ("sensitivity" if METHODS[sparsity] == "auto" else None)
             and record.get("calibration_sha256") == calibration.sha256
         )
