@@ -110,8 +110,8 @@ struct SpmmSharedLayout {  // byte offsets in dynamic shared memory
   static constexpr int total(int slot_bytes) { return kRings + kWarps * 2 * slot_bytes + Decoder::kOverread; }
 };
 
-// CTAs that share an SM: 32 warps in all; with four n tiles a warp needs more registers, 96 to 128.
-constexpr int resident_ctas(int warps, int n_tiles) { return (n_tiles >= 4 ? 20 : 32) / warps; }
+// CTAs that share an SM: 32 warps in all; with four n tiles a warp needs more registers.
+constexpr int resident_ctas(int warps, int n_tiles) { return (n_tiles >= 4 ? 16 : 32) / warps; }
 
 template <class Decoder, bool kIsBf16, int kNTiles, int kRowWarps, int kGroups, bool kPackedX>
 __global__ void __launch_bounds__(kRowWarps * kGroups * 32, resident_ctas(kRowWarps* kGroups, kNTiles))

@@ -25,9 +25,6 @@ cudaError_t launch_mma_shape(const SpmmParams& params, const SpmmConfig& config,
     if (warps == 404) return launch(integral_constant<int, 4>{}, integral_constant<int, 4>{});
     if (warps == 402) return launch(integral_constant<int, 4>{}, integral_constant<int, 2>{});
   }
-  if constexpr (kPackedX && kNTiles == 4) {
-    if (warps == 405) return launch(integral_constant<int, 4>{}, integral_constant<int, 5>{});
-  }
   if constexpr (!kPackedX) {
     if constexpr (kNTiles <= 2) {
       if (warps == 132) return launch(integral_constant<int, 1>{}, integral_constant<int, 32>{});

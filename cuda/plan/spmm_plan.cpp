@@ -33,7 +33,7 @@ std::int64_t shared_bytes(const SpmmConfig& c, const SpmmProblem& problem) {
 
 // CTAs that share an SM, as far as registers go.
 std::int64_t resident_by_registers(const SpmmConfig& c) {
-  return c.kernel == SpmmKernel::mma ? (c.n_tiles >= 4 ? 20 : 32) / (c.row_warps * c.groups) : 1;
+  return c.kernel == SpmmKernel::mma ? (c.n_tiles >= 4 ? 16 : 32) / (c.row_warps * c.groups) : 1;
 }
 
 // The arrangements worth trying, best first; each later one needs less shared memory. docs/kernel-notes.md has the measurements behind

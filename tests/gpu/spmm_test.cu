@@ -246,15 +246,6 @@ INSTANTIATE_TEST_SUITE_P(
                                          Problem{9000, 264, 61, 0.3, Pattern::skewed_rows}, Problem{320, 2048, 128, 0.5, Pattern::iid},
                                          Problem{95, 72, 130, 0.2, Pattern::dense_spot})));
 
-constexpr SpmmShape kFiveGroups{SpmmKernel::mma, 4, 5, true};
-
-INSTANTIATE_TEST_SUITE_P(FiveGroups, SpmmOnGpu,
-                         ::testing::Combine(::testing::Values(TileFormat::bitmap, TileFormat::tiled_csl, TileFormat::two_four),
-                                            ::testing::Bool(),
-                                            ::testing::Values(Problem{127, 1009, 20, 0.2, Pattern::iid, kFiveGroups},
-                                                              Problem{9001, 520, 32, 0.2, Pattern::iid, kFiveGroups},
-                                                              Problem{300, 2048, 40, 0.1, Pattern::iid, kFiveGroups})));
-
 constexpr SpmmShape kTwoTeams{SpmmKernel::warp_specialized, 8, 2}, kFourGroups{SpmmKernel::warp_specialized, 16, 1},
     kSixGroups{SpmmKernel::warp_specialized, 24, 1}, kThreeGroups{SpmmKernel::warp_specialized, 12, 1},
     kFinishedApart{SpmmKernel::warp_specialized, 8, 2, false, true};

@@ -32,7 +32,6 @@ TEST(DecodeSpmm, Bitmap) {
   check_mma<BitmapDecoder, false, 1, 1, 16, false>({100, 1000, 3, 0.5, 3});
   check_mma<BitmapDecoder, true, 2, 4, 4, true>({300, 519, 13, 0.4, 2});
   check_mma<BitmapDecoder, false, 4, 4, 2, true>({200, 300, 50, 0.4, 1});  // two passes
-  check_mma<BitmapDecoder, true, 4, 4, 5, true>({300, 907, 31, 0.4, 3});   // groups that do not divide k
 }
 
 TEST(DecodeSpmm, TiledCsl) {
