@@ -30,8 +30,8 @@ struct RuntimeOptions {
   double random_sparsity = 0.0;  // of the products in the layers
   std::string random_values;     // of the products, the head's too: int8 | fp8; empty = the activations'
   // What a GPU does with weights of 8-bit values and one scale a row: off (they become halves at load) | weights (they stay) |
-  // activations (of int8 weights, activations are rounded to 8 bits, too). Not measured yet.
-  std::string eight_bit = "off";
+  // activations (of int8 weights, activations are rounded to 8 bits, too) | auto (weights; off with batch_invariant).
+  std::string eight_bit = "auto";
   bool enforce_eager = false;    // never record decode steps as CUDA graphs; the same tokens, more slowly
   bool batch_invariant = false;  // GPU: a request's bits do not depend on its company, more slowly (the CPU's never do)
   std::string cost_table;        // GPU: file that `gossamer tune` made; empty = the times that are built in

@@ -31,11 +31,12 @@ std::optional<CpuIsa> parse_isa(const std::string& name) {
   throw InvalidArgument("isa must be auto or one that this CPU has (" + available + "), not '" + printable(name) + "'");
 }
 
-EightBit parse_eight_bit(const std::string& name) {
+EightBit parse_eight_bit(const std::string& name, bool batch_invariant) {
+  if (name == "auto") return batch_invariant ? EightBit::off : EightBit::weights;
   if (name == "off") return EightBit::off;
   if (name == "weights") return EightBit::weights;
   if (name == "activations") return EightBit::activations;
-  throw InvalidArgument("eight_bit must be off, weights or activations, not '" + printable(name) + "'");
+  throw InvalidArgument("eight_bit must be auto, off, weights or activations, not '" + printable(name) + "'");
 }
 
 // "cuda" is the first device, "cuda:N" the one numbered N.
@@ -67,9 +68,9 @@ std::unique_ptr<Ops> make_ops(const DeviceOptions& options, Allocator& allocator
   require(options.num_threads >= 0 && options.num_threads <= kMaxThreads,
           "num_threads must be between 0 (all cores) and " + std::to_string(kMaxThreads) + ", not " + std::to_string(options.num_threads));
   const std::optional<CpuIsa> isa = parse_isa(options.isa);
-  const BackendOptions backend_options{options.batch_invariant, options.cost_table, parse_eight_bit(options.eight_bit)};
+  const BackendOptions backend_options{options.batch_invariant, options.cost_table, parse_eight_bit(options.eight_bit, options.batch_invariant)};
   require(backend_options.eight_bit == EightBit::off || !options.batch_invariant,
-          "eight_bit must be off with batch_invariant: its kernels sum in an order that depends on the number of tokens");
+          "eight_bit must be auto or off with batch_invariant: its kernels sum in an order that depends on the number of tokens");
   if (options.device == "cuda" || options.device.starts_with("cuda:")) {
     const int index = parse_cuda_index(options.device);
     return load_backend("cuda").create_ops(index, dtype.value_or(DType::f16), backend_options);

@@ -13,7 +13,7 @@ struct DeviceOptions {
   std::string dtype = "auto";     // of activations: auto | float32 | bfloat16 | float16
   std::string isa = "auto";       // auto | portable | avx2 | avx512 | avx512-bf16 (CPU)
   int num_threads = 0;            // 0 = available_cores() (CPU)
-  std::string eight_bit = "off";  // off | weights | activations: BackendOptions (GPU)
+  std::string eight_bit = "auto";  // auto | off | weights | activations: BackendOptions (GPU)
   bool batch_invariant = false;   // BackendOptions (GPU); the CPU's outputs never depend on the batch
   std::string cost_table{};       // likewise
 };

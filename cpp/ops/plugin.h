@@ -47,7 +47,7 @@ enum class EightBit : std::uint8_t {
 struct BackendOptions {
   bool batch_invariant = false;  // an output's bits depend on its own inputs, never on what else is in the batch; slower
   std::string cost_table;        // file with times of this device (docs/kernel-notes.md), for choosing kernels; empty: what is built in
-  EightBit eight_bit = EightBit::off;  // kernels that have not been measured yet; not with batch_invariant
+  EightBit eight_bit = EightBit::off;  // not with batch_invariant
 };
 
 class Backend {

@@ -69,10 +69,10 @@ class Runtime:
         Bytes of the KV cache; default on the CPU: the smaller of the model's need and a quarter of free memory.
     gpu_memory_utilization : float
         Share of a GPU's memory that weights and KV cache may fill, in (0, 1].
-    eight_bit : "off", "weights" or "activations"
+    eight_bit : "auto", "off", "weights" or "activations"
         What a GPU does with weights of 8-bit values and one scale a row. "off": they become 16-bit numbers at load, and take as much
         memory. "weights": they stay 8 bits wide. "activations": products of int8 weights round activations to 8 bits with a scale per
-        token, too. The kernels behind the last two have not been measured yet.
+        token, too. "auto": "weights", or "off" where batch_invariant is asked for.
     num_threads : int, optional
         CPU threads; default: all cores this process may use.
     seed : int
@@ -135,7 +135,7 @@ class Runtime:
         block_size: int = 16,
         kv_cache_memory: int | None = None,
         gpu_memory_utilization: float = 0.9,
-        eight_bit: Literal["off", "weights", "activations"] = "off",
+        eight_bit: Literal["auto", "off", "weights", "activations"] = "auto",
         num_threads: int | None = None,
         seed: int = 0,
         enforce_eager: bool = False,

@@ -85,7 +85,7 @@ def test_refuses_what_makes_no_sense(tmp_path: Path) -> None:
         Runtime(tmp_path, values="fp8")
     with pytest.raises(ValueError, match="values must be int8 or fp8, not 'fp4'"):
         Runtime(CONFIG, weights="random", values="fp4")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="eight_bit must be off, weights or activations, not 'on'"):
+    with pytest.raises(ValueError, match="eight_bit must be auto, off, weights or activations, not 'on'"):
         Runtime(CONFIG, weights="random", eight_bit="on")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sparsity must be"):
         Runtime(CONFIG, weights="random", sparsity=1.5)
