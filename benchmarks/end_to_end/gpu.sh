@@ -18,7 +18,6 @@ site=${SITE:-$root/build/gpu/site}
 build=${BUILD:-$root/build/gpu/cmake}
 configs=benchmarks/configs
 parts=${*:-build tests decode candidates parity stages opt prefill faults peers large load}
-every="ahead,overlap,attend,prefill,pack"
 export PYTHONPATH="$site:$root/tests/golden:$root/tests/python${PYTHONPATH:+:$PYTHONPATH}"
 
 say() { echo "$*" | tee -a "$out/summary.txt"; }
@@ -59,22 +58,16 @@ for name in $parts; do
       part 60 "$build/tests/cpp/test_gpu" --gtest_brief=1
       ;;
     decode) bench 90 --config $configs/llama3-8b.json --sparsity 0,0.6 --batch 1,8,32 --tokens 64/128 ;;
-    candidates)  # each alone, then all: which of them should become the default
-      for one in ahead overlap attend "$every"; do
-        bench 60 --config $configs/llama3-8b.json --sparsity 0,0.6 --batch 1,8,32 --tokens 64/128 --candidates "$one"
-      done
-      bench 60 --config $configs/llama3-8b.json --sparsity 0,0.6 --batch 1 --tokens 2048/8 --candidates prefill
+    candidates)  # whether it should become the default
+      bench 60 --config $configs/llama3-8b.json --sparsity 0,0.6 --batch 1,8,32 --tokens 64/128 --candidates ahead
       ;;
     parity) part 150 "$python" -m pytest -q -p no:cacheprovider tests/python/test_gpu_parity.py -m 'gpu and not slow'; tail -n 3 "$out/parity.log" | tee -a "$out/summary.txt" ;;
     stages)
-      for one in "" "$every"; do
+      for shape in "0,0.6 1,8,32 64/24" "0,0.6 1 2048/1" "0.6 8 8168/24"; do
+        read -r sparsity batch tokens <<<"$shape"
         part 60 "$python" -c 'from gossamer.cli import main; main()' bench --device cuda --repeats 1 --config $configs/llama3-8b.json \
-          --sparsity 0,0.6 --batch 1,8,32 --tokens 64/24 --stages --candidates "$one"
+          --sparsity "$sparsity" --batch "$batch" --tokens "$tokens" --stages
       done
-      part 60 "$python" -c 'from gossamer.cli import main; main()' bench --device cuda --repeats 1 --config $configs/llama3-8b.json \
-        --sparsity 0,0.6 --batch 1 --tokens 2048/1 --stages --candidates "$every"
-      part 60 "$python" -c 'from gossamer.cli import main; main()' bench --device cuda --repeats 1 --config $configs/llama3-8b.json \
-        --sparsity 0.6 --batch 8 --tokens 8168/24 --stages --candidates "$every"
       ;;
     opt) bench 120 --config $configs/opt-30b.json --sparsity 0,0.6,0.8 --batch 8 --tokens 64/128 ;;
     prefill) bench 60 --config $configs/llama3-8b.json --sparsity 0,0.6 --batch 1 --tokens 2048/8 ;;

