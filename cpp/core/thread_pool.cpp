@@ -1,9 +1,5 @@
 #include "core/thread_pool.h"
 
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -18,6 +14,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/worker_thread.h"
 
 namespace gossamer {
 
@@ -50,22 +47,6 @@ bool spin_until(bool may_spin, const Ready& ready) {
   } while (std::chrono::steady_clock::now() < deadline);
   return false;
 }
-
-// A worker must not take the host program's signals: Python handles SIGINT on its main thread.
-class BlockedSignals {
- public:
-  BlockedSignals() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old_);
-  }
-  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &old_, nullptr); }
-  BlockedSignals(const BlockedSignals&) = delete;
-  BlockedSignals& operator=(const BlockedSignals&) = delete;
-
- private:
-  sigset_t old_;
-};
 
 // The pool whose chunk this thread is running, to refuse nesting instead of hanging.
 thread_local const void* running_pool = nullptr;
@@ -188,16 +169,14 @@ ThreadPool::ThreadPool(int num_threads) : state_(std::make_unique<State>()) {
   const int cores = available_cores();
   const int total = num_threads == 0 ? cores : num_threads;
   state_->may_spin = total <= cores;
-  const BlockedSignals blocked;
   state_->workers.reserve(static_cast<std::size_t>(total - 1));
   for (int i = 1; i < total; ++i) {
     try {
-      state_->workers.emplace_back([state = state_.get()] { state->work(); });
+      state_->workers.push_back(start_worker([state = state_.get()] { state->work(); }));
     } catch (const std::system_error& error) {
       throw Error("cannot start thread " + std::to_string(i + 1) + " of " + std::to_string(total) + ": " + error.what() +
                   "; use fewer threads (num_threads) or raise the process limit (ulimit -u)");
     }
-    pthread_setname_np(state_->workers.back().native_handle(), "gossamer");
   }
 }
 
