@@ -42,6 +42,15 @@ struct Manifest {
   std::map<std::string, FileRecord> files;
 };
 
+// Rows [begin, end) of a logical tensor.
+struct TensorRows {
+  std::string name;
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+};
+
+class ReadAhead;
+
 enum class Verify { full, header };  // header: sizes and structure only, no data digests
 
 class Checkpoint {
@@ -71,6 +80,10 @@ class Checkpoint {
                                      ThreadPool& pool) const;
   OwnedSparseWeight read_sparse_rows(const std::string& name, std::int64_t begin, std::int64_t end, Allocator& allocator,
                                      ThreadPool& pool) const;
+
+  // While the result lives, that many threads read and verify what the reads above will be asked for, in this order; the reads take it from
+  // them and give the same tensors and errors. Not beyond the checkpoint's life, and with one thread alone that reads.
+  std::shared_ptr<ReadAhead> read_ahead(const std::vector<TensorRows>& order, int num_threads) const;
 
  private:
   struct Impl;

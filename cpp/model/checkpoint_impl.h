@@ -9,6 +9,7 @@
 
 #include "model/checkpoint.h"
 #include "model/manifest.h"
+#include "model/read_ahead.h"
 #include "model/verified_file.h"
 
 namespace gossamer {
@@ -26,6 +27,7 @@ struct Checkpoint::Impl {
   void open_shard(const std::string& file_name, const std::vector<StoredTensor>& expected, Verify verify);
   const TensorRecord& record(const std::string& name, TensorRecord::Encoding encoding) const;
   const TensorRecord& floating_record(const std::string& name) const;
+  void read(const VerifiedFile& file, std::uint64_t offset, std::span<std::byte> out, ThreadPool& pool) const;
   void read_stored(const std::string& stored_name, std::span<std::byte> out, ThreadPool& pool) const;
   void read_stored_part(const std::string& stored_name, std::uint64_t offset, std::span<std::byte> out, ThreadPool& pool) const;
   std::vector<std::int64_t> read_offsets(const PartNames& names, const TensorRecord& record, std::int64_t begin, std::int64_t end,
@@ -35,6 +37,7 @@ struct Checkpoint::Impl {
   Manifest manifest;
   std::map<std::string, std::unique_ptr<VerifiedFile>> shards;
   std::map<std::string, Location> stored;  // by stored (physical) tensor name
+  std::weak_ptr<ReadAhead> ahead;          // while a load has one
 };
 
 }  // namespace gossamer

@@ -40,10 +40,15 @@ const TensorRecord& Checkpoint::Impl::floating_record(const std::string& name) c
   return found;
 }
 
+void Checkpoint::Impl::read(const VerifiedFile& file, std::uint64_t offset, std::span<std::byte> out, ThreadPool& pool) const {
+  if (const std::shared_ptr<ReadAhead> threads = ahead.lock()) return threads->read(file, offset, out, pool);
+  file.read(offset, out, pool);
+}
+
 void Checkpoint::Impl::read_stored(const std::string& stored_name, std::span<std::byte> out, ThreadPool& pool) const {
   const Location& location = stored.at(stored_name);
   check(location.end - location.begin == out.size(), "a stored tensor does not have the size of its destination");
-  location.file->read(location.begin, out, pool);
+  read(*location.file, location.begin, out, pool);
 }
 
 void Checkpoint::Impl::read_stored_part(const std::string& stored_name, std::uint64_t offset, std::span<std::byte> out,
@@ -51,7 +56,7 @@ void Checkpoint::Impl::read_stored_part(const std::string& stored_name, std::uin
   const Location& location = stored.at(stored_name);
   check(offset <= location.end - location.begin && out.size() <= location.end - location.begin - offset,
         "a part of a stored tensor lies outside it");
-  location.file->read(location.begin + offset, out, pool);
+  read(*location.file, location.begin + offset, out, pool);
 }
 
 // Where the values of rows begin .. end - 1 start, and the end of the last. What an untrusted file says is checked only so far as reading
@@ -148,6 +153,27 @@ OwnedSparseWeight Checkpoint::read_sparse_rows(const std::string& name, std::int
   });
   validate(weight.view, name, record.shard);
   return weight;
+}
+
+std::shared_ptr<ReadAhead> Checkpoint::read_ahead(const std::vector<TensorRows>& order, int num_threads) const {
+  std::vector<ReadAhead::Need> needs;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const TensorRecord& record = impl_->manifest.tensors.at(order[i].name);
+    const auto rows = static_cast<std::uint64_t>(record.shape[0]);
+    for (const StoredTensor& part : stored_tensors(order[i].name, record)) {
+      const Location& place = impl_->stored.at(part.name);
+      const std::uint64_t bytes = place.end - place.begin;
+      // Exact but for a bitmap's values, of which only the offsets know where a row begins.
+      const auto before = [bytes, rows](std::int64_t row) {
+        const auto r = static_cast<std::uint64_t>(row);
+        return std::min(bytes, bytes / rows * r + bytes % rows * r / rows);
+      };
+      needs.push_back({place.file, place.begin + before(order[i].begin), place.begin + before(order[i].end), static_cast<std::int64_t>(i)});
+    }
+  }
+  const auto ahead = std::make_shared<ReadAhead>(needs, num_threads);
+  impl_->ahead = ahead;
+  return ahead;
 }
 
 }  // namespace gossamer

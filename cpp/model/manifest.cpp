@@ -296,9 +296,9 @@ std::vector<StoredTensor> stored_tensors(const std::string& logical_name, const 
   std::vector<StoredTensor> parts;
   if (sparse) {
     parts = {{names.shape, "I64", {2}},
-             {names.compressed, dtype, {bytes_of(record.dtype, record.nnz) / static_cast<std::int64_t>(size_of(record.dtype))}},
+             {names.row_offsets, "I64", {rows}},
              {names.bitmask, "U8", {rows, cols / 8 + (cols % 8 != 0 ? 1 : 0)}},
-             {names.row_offsets, "I64", {rows}}};
+             {names.compressed, dtype, {bytes_of(record.dtype, record.nnz) / static_cast<std::int64_t>(size_of(record.dtype))}}};
   } else {
     parts = {{logical_name, dtype, {rows, record.dtype == DType::i4 ? bytes_of(DType::i4, cols) : cols}}};
   }

@@ -18,7 +18,8 @@ inline constexpr std::int64_t kFormatVersion = 1;
 // Throws ChecksumError (digests), CheckpointVersionError (version, features), UnsafePathError (file names), CheckpointError (the rest).
 Manifest parse_manifest(std::string_view bytes);
 
-// A tensor as a shard stores it; a logical tensor is one (dense) or four of them (bitmap), and one more where values have scales.
+// A tensor as a shard stores it; a logical tensor is one (dense) or four of them (bitmap), and one more where values have scales, in the
+// order in which they are read.
 struct StoredTensor {
   std::string name;
   std::string dtype;  // safetensors' spelling: "F32", "BF16", "I64", ...

@@ -44,6 +44,7 @@ std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, Ops& ops, Commun
   WeightLoader plan(WeightLoader::Mode::plan, checkpoint, ops, comm, pool, options);
   family.build(config, plan);
   checkpoint.require_tensors(plan.expected());
+  const std::shared_ptr<ReadAhead> ahead = options.reads_ahead ? checkpoint.read_ahead(plan.reads(), pool.size()) : nullptr;
   WeightLoader loader(WeightLoader::Mode::load, checkpoint, ops, comm, pool, options);
   std::unique_ptr<Model> model = family.build(config, loader);
   ops.synchronize();

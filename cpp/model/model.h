@@ -72,6 +72,7 @@ struct LoadOptions {
   // For layer streaming. Parts whose first tensor is not selected stay empty and must not be used; null = load everything.
   std::function<bool(const std::string& name)> select = {};
   std::map<std::string, Tensor> replacements = {};  // host matrices, floating, of the stored shape, to use instead of the stored ones
+  bool reads_ahead = true;  // as many threads as the pool has read the next tensors while one is packed; changes no result
 };
 
 // Checks config and tensor list first, then reads, slices for this rank and packs.

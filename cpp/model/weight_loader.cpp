@@ -44,6 +44,10 @@ WeightLoader::WeightLoader(Mode mode, const Checkpoint& checkpoint, Ops& ops, Co
 
 void WeightLoader::expect(const std::string& name, std::vector<std::int64_t> shape) { expected_.emplace(name, std::move(shape)); }
 
+void WeightLoader::plan_read(const std::string& name, Range rows) {
+  if (!options_.replacements.contains(name)) reads_.push_back({name, rows.begin, rows.end});
+}
+
 void WeightLoader::report_progress(const TensorRecord& record) {
   bytes_done_ += stored_bytes(record);
   if (options_.progress) options_.progress(bytes_done_, bytes_total_);
@@ -121,7 +125,11 @@ Linear WeightLoader::linear(const LinearSpec& spec) {
     expect(names.back(), {spec.rows[i], spec.cols});
     if (spec.bias) expect(spec.modules[i] + ".bias", {spec.rows[i]});
   }
-  if (planning() || !is_selected(names.front())) return {};
+  if (!is_selected(names.front())) return {};
+  if (planning()) {
+    plan_linear(spec, names);
+    return {};
+  }
   if (is_random()) return random_linear(spec, std::move(names));
   std::vector<WeightPart> parts;
   for (std::size_t i = 0; i < names.size(); ++i) {
@@ -131,6 +139,12 @@ Linear WeightLoader::linear(const LinearSpec& spec) {
   std::unique_ptr<PackedWeight> weight = pack_parts(ops_, parts, host_, pool_);
   count_resident(weight->nbytes());
   return Linear(std::move(weight), spec.bias ? bias(spec) : OwnedTensor(), spec.shard, std::move(names));
+}
+
+// In the order of linear() and bias(). Columns are cut out of whole rows.
+void WeightLoader::plan_linear(const LinearSpec& spec, const std::vector<std::string>& names) {
+  for (std::size_t i = 0; i < names.size(); ++i) plan_read(names[i], own_rows(spec, i));
+  for (std::size_t i = 0; spec.bias && i < names.size(); ++i) plan_read(spec.modules[i] + ".bias", {0, spec.rows[i]});
 }
 
 WeightLoader::Range WeightLoader::own_rows(const LinearSpec& spec, std::size_t module) const {
@@ -163,7 +177,11 @@ OwnedTensor WeightLoader::to_device(const Tensor& host) {
 
 OwnedTensor WeightLoader::vector(const std::string& name, std::int64_t size) {
   expect(name, {size});
-  if (planning() || !is_selected(name)) return {};
+  if (!is_selected(name)) return {};
+  if (planning()) {
+    plan_read(name, {0, size});
+    return {};
+  }
   if (is_random()) return constant(size, name.ends_with(".bias") ? 0.0F : 1.0F);
   const OwnedTensor stored = read_plain(name);
   const OwnedTensor converted(host_, ops_.activation_dtype(), {size});
@@ -182,7 +200,11 @@ OwnedTensor WeightLoader::constant(std::int64_t size, float value) {
 
 OwnedTensor WeightLoader::table(const std::string& name, std::int64_t rows, std::int64_t cols) {
   expect(name, {rows, cols});
-  if (planning() || !is_selected(name)) return {};
+  if (!is_selected(name)) return {};
+  if (planning()) {
+    plan_read(name, {0, rows});
+    return {};
+  }
   if (is_random()) return random_table(rows, cols);
   const OwnedTensor stored = read_plain(name);
   stats_.table_bytes += stored.view.nbytes();
@@ -195,13 +217,14 @@ Vocabulary WeightLoader::vocabulary(const std::string& embedding_module, const s
   const LinearSpec head{.modules = {head_module}, .rows = {config.vocab_size}, .cols = width, .shard = Shard::rows};
   expect(name, {config.vocab_size, width});
   Vocabulary vocabulary;
+  const Range own = own_range(config.vocab_size, comm_.size());
   if (planning()) {
+    if (is_selected(name)) plan_read(name, own);
     if (!config.tie_word_embeddings) linear(head);
     return vocabulary;
   }
   if (!is_selected(name)) return vocabulary;
   if (is_random()) return random_vocabulary(head, config);
-  const Range own = own_range(config.vocab_size, comm_.size());
   vocabulary.row_begin = own.begin;
   std::vector<WeightPart> mine(1);
   mine[0] = read_rows(name, own);

@@ -1,5 +1,5 @@
 // WeightLoader: turns logical tensors of a checkpoint into packed weights of this rank. A family's build runs twice: first with a planning
-// loader, which notes the tensors asked for and reads nothing, then, when the checkpoint was found to hold exactly those, for real.
+// loader, which notes what is asked for and reads nothing, then, when the checkpoint was found to hold exactly that, for real.
 #pragma once
 
 #include <algorithm>
@@ -49,6 +49,7 @@ class WeightLoader {
   Ops& ops() const { return ops_; }
 
   const std::map<std::string, std::vector<std::int64_t>>& expected() const { return expected_; }
+  const std::vector<TensorRows>& reads() const { return reads_; }  // what loading reads of the checkpoint, in this order
   const WeightStats& stats() const { return stats_; }
 
  private:
@@ -57,6 +58,8 @@ class WeightLoader {
     std::int64_t end = 0;
   };
   void expect(const std::string& name, std::vector<std::int64_t> shape);
+  void plan_read(const std::string& name, Range rows);
+  void plan_linear(const LinearSpec& spec, const std::vector<std::string>& names);
   bool planning() const { return mode_ == Mode::plan; }
   bool is_random() const { return mode_ == Mode::random; }
   RandomWeight random_weight(std::int64_t rows, std::int64_t cols);  // dense, of the next seed
@@ -82,6 +85,7 @@ class WeightLoader {
   const LoadOptions& options_;
   HostAllocator host_;  // staging
   std::map<std::string, std::vector<std::int64_t>> expected_;
+  std::vector<TensorRows> reads_;
   WeightStats stats_;
   RandomWeights random_{};
   std::uint64_t num_random_ = 0;
