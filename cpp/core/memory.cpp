@@ -3,6 +3,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <limits>
 #include <utility>
@@ -50,6 +52,69 @@ void HostAllocator::deallocate(void* pointer, std::size_t bytes) noexcept {
   std::free(pointer);
   live_bytes_ -= static_cast<std::int64_t>(bytes);
   --live_blocks_;
+}
+
+namespace {
+
+constexpr std::size_t kMaxWaitingBytes = std::size_t{512} << 20;
+
+// Layers' blocks differ a little with their number of values: in steps of an eighth they are alike.
+std::size_t staged_bytes(std::size_t bytes) {
+  if (bytes < kHugePage || bytes > kMaxWaitingBytes) return bytes;
+  const std::size_t step = std::bit_floor(bytes) / 8;
+  return (bytes + step - 1) / step * step;
+}
+
+}  // namespace
+
+StagingAllocator::~StagingAllocator() { release(); }
+
+void StagingAllocator::release() noexcept {
+  const std::lock_guard lock(mutex_);
+  for (Block& block : waiting_) {
+    const Block last = std::exchange(block, {});
+    host_.deallocate(last.pointer, last.bytes);
+  }
+  waiting_bytes_ = 0;
+}
+
+void* StagingAllocator::allocate(std::size_t bytes) {
+  const std::size_t staged = staged_bytes(bytes);
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::find_if(waiting_.begin(), waiting_.end(),
+                                    [staged](const Block& block) { return block.pointer != nullptr && block.bytes == staged; });
+    if (found != waiting_.end()) {
+      void* const pointer = found->pointer;
+      std::move(found + 1, waiting_.end(), found);
+      waiting_.back() = {};
+      waiting_bytes_ -= staged;
+      return pointer;
+    }
+  }
+  try {
+    return host_.allocate(staged);
+  } catch (const OutOfMemoryError&) {
+    release();
+    return host_.allocate(staged);
+  }
+}
+
+void StagingAllocator::deallocate(void* pointer, std::size_t bytes) noexcept {
+  if (pointer == nullptr) return;
+  const std::size_t staged = staged_bytes(bytes);
+  if (staged < kHugePage || staged > kMaxWaitingBytes) return host_.deallocate(pointer, staged);
+  const std::lock_guard lock(mutex_);
+  // Those that have waited longest make room: one place at least, and bytes.
+  for (auto oldest = waiting_.rbegin(); oldest != waiting_.rend(); ++oldest) {
+    if (oldest != waiting_.rbegin() && waiting_bytes_ + staged <= kMaxWaitingBytes) break;
+    host_.deallocate(oldest->pointer, oldest->bytes);
+    waiting_bytes_ -= oldest->bytes;
+    *oldest = {};
+  }
+  std::move_backward(waiting_.begin(), waiting_.end() - 1, waiting_.end());
+  waiting_.front() = {pointer, staged};
+  waiting_bytes_ += staged;
 }
 
 Buffer::Buffer(Allocator& allocator, std::size_t bytes)

@@ -1,10 +1,12 @@
 // Allocator (a seam), Buffer (owns one allocation), Arena (bump allocation over one Buffer, laid out at load).
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string_view>
 
 #include "core/device.h"
@@ -42,6 +44,34 @@ class HostAllocator final : public Allocator {
   std::atomic<std::int64_t> live_bytes_{0};
   std::atomic<std::int64_t> live_blocks_{0};
   std::atomic<std::int64_t> total_{0};
+};
+
+// Host memory for what a load stages: large blocks that are freed wait for the next of about their size, because the system clears fresh
+// pages, which costs as much as filling them. No more than 512 MiB wait.
+class StagingAllocator final : public Allocator {
+ public:
+  StagingAllocator() = default;
+  ~StagingAllocator() override;
+  StagingAllocator(const StagingAllocator&) = delete;
+  StagingAllocator& operator=(const StagingAllocator&) = delete;
+  void* allocate(std::size_t bytes) override;
+  void deallocate(void* pointer, std::size_t bytes) noexcept override;
+  Device device() const override { return {}; }
+  std::int64_t live_bytes() const override { return host_.live_bytes(); }  // with those that wait
+  std::int64_t live_blocks() const override { return host_.live_blocks(); }
+  std::int64_t total_allocations() const override { return host_.total_allocations(); }
+
+ private:
+  struct Block {
+    void* pointer = nullptr;
+    std::size_t bytes = 0;
+  };
+  void release() noexcept;
+
+  HostAllocator host_;
+  std::mutex mutex_;
+  std::array<Block, 16> waiting_{};  // the latest first; null: none
+  std::size_t waiting_bytes_ = 0;
 };
 
 // A move-only allocation. The allocator outlives its buffers.

@@ -83,7 +83,7 @@ class WeightLoader {
   Communicator& comm_;
   ThreadPool& pool_;
   const LoadOptions& options_;
-  HostAllocator host_;  // staging
+  StagingAllocator host_;
   std::map<std::string, std::vector<std::int64_t>> expected_;
   std::vector<TensorRows> reads_;
   WeightStats stats_;

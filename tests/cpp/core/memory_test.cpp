@@ -54,6 +54,50 @@ TEST(HostAllocator, ThrowsInsteadOfReturningNull) {
 #endif
 }
 
+TEST(StagingAllocator, LargeBlocksWaitForTheNextOfTheirSize) {
+  constexpr std::size_t kLarge = std::size_t{40} << 20;
+  StagingAllocator allocator;
+  const void* first = nullptr;
+  {
+    const Buffer large(allocator, kLarge);
+    const Buffer small(allocator, 100);
+    first = large.data();
+    std::memset(large.data(), 1, large.bytes());
+  }
+  EXPECT_EQ(allocator.live_blocks(), 1);
+  const Buffer again(allocator, kLarge - 1000);
+  EXPECT_EQ(again.data(), first);
+  EXPECT_EQ(again.bytes(), kLarge - 1000);
+  const Buffer another(allocator, kLarge);
+  EXPECT_NE(another.data(), first);
+  EXPECT_EQ(allocator.total_allocations(), 3);
+}
+
+TEST(StagingAllocator, KeepsABoundedNumberOfBytesAndBlocks) {
+  StagingAllocator allocator;
+  for (const std::size_t mib : {600, 200, 210, 220, 400}) Buffer(allocator, mib << 20);  // together too many; the first alone
+  EXPECT_EQ(allocator.live_blocks(), 1);
+  const std::int64_t before = allocator.total_allocations();
+  {
+    const Buffer kept(allocator, std::size_t{400} << 20);
+  }
+  EXPECT_EQ(allocator.total_allocations(), before);
+  for (std::size_t mib = 2; mib < 40; ++mib) Buffer(allocator, mib << 20);
+  EXPECT_LE(allocator.live_blocks(), 16);
+  EXPECT_GT(allocator.live_blocks(), 8);
+  EXPECT_LE(allocator.live_bytes(), std::int64_t{512} << 20);
+}
+
+TEST(StagingAllocator, GivesBackWhatWaitsBeforeItFails) {
+  StagingAllocator allocator;
+  {
+    const Buffer waits(allocator, std::size_t{64} << 20);
+  }
+  EXPECT_EQ(allocator.live_blocks(), 1);
+  EXPECT_THROW(Buffer(allocator, std::numeric_limits<std::size_t>::max()), OutOfMemoryError);
+  EXPECT_EQ(allocator.live_blocks(), 0);
+}
+
 TEST(Buffer, MovesItsMemory) {
   HostAllocator allocator;
   Buffer a(allocator, 64);
