@@ -1,7 +1,6 @@
 #include "weight_packer.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "launch/pack.h"
 #include "status.h"
@@ -10,7 +9,6 @@ namespace gossamer::cuda {
 namespace {
 
 constexpr std::int64_t kSlotBytes = std::int64_t{32} << 20;
-constexpr std::int64_t kCopyGrain = std::int64_t{1} << 20;
 
 }  // namespace
 
@@ -35,11 +33,8 @@ void WeightPacker::upload(void* to, const void* from, std::size_t bytes, cudaStr
     }
     check_status(cudaEventSynchronize(slot.is_free), "upload of a weight (cudaEventSynchronize)");
     const std::int64_t now = std::min(kSlotBytes, total - done);
-    auto* const staged = static_cast<std::byte*>(slot.memory.data());
-    const auto* const source = static_cast<const std::byte*>(from) + done;
-    pool_.parallel_for(now, kCopyGrain, [&](std::int64_t begin, std::int64_t end) {
-      std::memcpy(staged + begin, source + begin, static_cast<std::size_t>(end - begin));
-    });
+    void* const staged = slot.memory.data();
+    copy_bytes(staged, static_cast<const std::byte*>(from) + done, now, pool_);
     check_status(cudaMemcpyAsync(static_cast<std::byte*>(to) + done, staged, static_cast<std::size_t>(now), cudaMemcpyHostToDevice, stream),
                  "upload of a weight (cudaMemcpyAsync)");
     check_status(cudaEventRecord(slot.is_free, stream), "upload of a weight (cudaEventRecord)");

@@ -4,7 +4,8 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <cstdio>
+#include <cstddef>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <string>
@@ -202,6 +203,13 @@ void ThreadPool::run(std::int64_t count, std::int64_t grain, Trampoline call, co
   state.run_chunks();
   state.close_and_wait();
   if (state.error) std::rethrow_exception(std::exchange(state.error, nullptr));
+}
+
+void copy_bytes(void* to, const void* from, std::int64_t bytes, ThreadPool& pool) {
+  constexpr std::int64_t kGrain = std::int64_t{1} << 20;
+  pool.parallel_for(bytes, kGrain, [to, from](std::int64_t begin, std::int64_t end) {
+    std::memcpy(static_cast<std::byte*>(to) + begin, static_cast<const std::byte*>(from) + begin, static_cast<std::size_t>(end - begin));
+  });
 }
 
 }  // namespace gossamer

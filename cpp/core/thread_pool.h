@@ -30,6 +30,9 @@ class ThreadPool {
   std::unique_ptr<State> state_;
 };
 
+// memcpy by all threads.
+void copy_bytes(void* to, const void* from, std::int64_t bytes, ThreadPool& pool);
+
 int available_cores();
 
 }  // namespace gossamer

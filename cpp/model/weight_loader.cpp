@@ -12,10 +12,10 @@ namespace {
 
 constexpr std::int64_t kBandBytes = std::int64_t{64} << 20;  // of a column shard's rows, read at a time
 
-OwnedSparseWeight stack(const std::vector<OwnedSparseWeight>& bands, Allocator& allocator) {
+OwnedSparseWeight stack(const std::vector<OwnedSparseWeight>& bands, Allocator& allocator, ThreadPool& pool) {
   std::vector<SparseWeight> views;
   for (const OwnedSparseWeight& band : bands) views.push_back(band.view);
-  return concat_rows(views, allocator);
+  return concat_rows(views, allocator, pool);
 }
 
 OwnedScaledMatrix stack(const std::vector<OwnedScaledMatrix>& bands, Allocator& allocator) {
@@ -104,7 +104,7 @@ WeightPart WeightLoader::read_cols(const std::string& name, Range cols) {
       copy_matrix(part.dense.view.rows(begin, end), whole.view.slice(1, cols.begin, cols.end), pool_);
     }
   }
-  if (part.is_sparse()) part.bitmap = stack(kept, host_);
+  if (part.is_sparse()) part.bitmap = stack(kept, host_, pool_);
   if (part.form == WeightPart::Form::scaled) part.scaled = stack(kept_scaled, host_);
   report_progress(record);
   return part;

@@ -91,7 +91,7 @@ std::unique_ptr<PackedWeight> pack_parts(Ops& ops, std::vector<WeightPart>& part
     if (parts.size() == 1) return ops.pack(parts[0].bitmap.view);
     std::vector<SparseWeight> views;
     for (const WeightPart& part : parts) views.push_back(part.bitmap.view);
-    return ops.pack(concat_rows(views, host).view);
+    return ops.pack(concat_rows(views, host, pool).view);
   }
   if (is_scaled(parts[0].dtype())) {
     if (parts.size() == 1) return ops.pack(parts[0].scaled.view);

@@ -81,7 +81,7 @@ OwnedSparseWeight slice_cols(const SparseWeight& weight, std::int64_t begin, std
   return result;
 }
 
-OwnedSparseWeight concat_rows(const std::vector<SparseWeight>& parts, Allocator& allocator) {
+OwnedSparseWeight concat_rows(const std::vector<SparseWeight>& parts, Allocator& allocator, ThreadPool& pool) {
   require(!parts.empty(), "concat_rows: needs at least one weight");
   std::int64_t rows = 0;
   std::int64_t nnz = 0;
@@ -98,8 +98,8 @@ OwnedSparseWeight concat_rows(const std::vector<SparseWeight>& parts, Allocator&
   std::int64_t row = 0;
   *offsets = 0;
   for (const SparseWeight& part : parts) {
-    std::memcpy(mask, part.mask.raw(), static_cast<std::size_t>(part.mask.nbytes()));
-    copy_values(at_value(result.view.values, first), part.values, 0, part.nnz());
+    copy_bytes(mask, part.mask.raw(), part.mask.nbytes(), pool);
+    copy_bytes(at_value(result.view.values, first), part.values.raw(), part.values.nbytes(), pool);
     mask += part.mask.nbytes();
     const auto* part_offsets = part.row_offsets.data<const std::int64_t>();
     for (std::int64_t r = 1; r <= part.rows; ++r) offsets[row + r] = first + part_offsets[r];

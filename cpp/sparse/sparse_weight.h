@@ -8,6 +8,7 @@
 
 #include "core/memory.h"
 #include "core/tensor.h"
+#include "core/thread_pool.h"
 #include "sparse/scaled_matrix.h"
 
 namespace gossamer {
@@ -62,7 +63,7 @@ void validate(const SparseWeight& weight, std::string_view name, std::string_vie
 OwnedSparseWeight slice_rows(const SparseWeight& weight, std::int64_t begin, std::int64_t end, Allocator& allocator);
 OwnedSparseWeight slice_cols(const SparseWeight& weight, std::int64_t begin, std::int64_t end, Allocator& allocator);
 // Stacks weights of equal cols, dtype and group on top of each other (QKV, gate·up as one product).
-OwnedSparseWeight concat_rows(const std::vector<SparseWeight>& parts, Allocator& allocator);
+OwnedSparseWeight concat_rows(const std::vector<SparseWeight>& parts, Allocator& allocator, ThreadPool& pool);
 
 struct SparseStatistics {
   std::int64_t rows, cols, nnz;  // nnz: kept weights

@@ -80,6 +80,7 @@ TEST(Scaled, RowsOfInt4BeginOnBytes) {
 }
 
 TEST(Scaled, SlicesAndStacksEqualThoseOfTheDenseMatrix) {
+  ThreadPool pool(2);
   HostAllocator allocator;
   Random random(3);
   for (const DType dtype : kScaledDTypes) {
@@ -101,7 +102,7 @@ TEST(Scaled, SlicesAndStacksEqualThoseOfTheDenseMatrix) {
       }
       const OwnedSparseWeight top = slice_rows(sparse.view, 0, 2, allocator);
       const OwnedSparseWeight rest = slice_rows(sparse.view, 2, 6, allocator);
-      const OwnedSparseWeight joined = concat_rows({rest.view, top.view}, allocator);
+      const OwnedSparseWeight joined = concat_rows({rest.view, top.view}, allocator, pool);
       ASSERT_NO_THROW(validate(joined.view, "joined"));
       const OwnedScaledMatrix stacked = stack_rows({row_slice(matrix.view, 2, 6), row_slice(matrix.view, 0, 2)}, allocator);
       ASSERT_NO_THROW(validate(stacked.view, "stacked"));
@@ -114,6 +115,7 @@ TEST(Scaled, SlicesAndStacksEqualThoseOfTheDenseMatrix) {
 }
 
 TEST(Scaled, RefusesWhatCutsAGroup) {
+  ThreadPool pool(2);
   HostAllocator allocator;
   Random random(4);
   const OwnedScaledMatrix matrix = random_scaled(allocator, DType::i8, 2, 200, 64, 0.5, random);
@@ -124,7 +126,7 @@ TEST(Scaled, RefusesWhatCutsAGroup) {
   EXPECT_NO_THROW(slice_cols(sparse.view, 64, 200, allocator));
   const OwnedScaledMatrix whole = random_scaled(allocator, DType::i8, 2, 200, 200, 0.5, random);
   EXPECT_THROW(stack_rows({matrix.view, whole.view}, allocator), InvalidArgument);
-  EXPECT_THROW(concat_rows({sparse.view, sparse_from_scaled(whole.view, allocator).view}, allocator), InvalidArgument);
+  EXPECT_THROW(concat_rows({sparse.view, sparse_from_scaled(whole.view, allocator).view}, allocator, pool), InvalidArgument);
   EXPECT_THROW(OwnedScaledMatrix(allocator, DType::i8, 2, 200, 32), InvalidArgument);
   EXPECT_THROW(OwnedScaledMatrix(allocator, DType::f16, 2, 200, 200), InvalidArgument);
   EXPECT_THROW(OwnedSparseWeight(allocator, 2, 200, 8, DType::i8), InvalidArgument);

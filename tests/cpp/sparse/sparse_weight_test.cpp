@@ -164,6 +164,7 @@ TEST(SparseWeight, ColumnShardsOfAnyDegreeAddUpToTheWhole) {
 }
 
 TEST(SparseWeight, ConcatenatesRows) {
+  ThreadPool pool(2);
   HostAllocator allocator;
   Random random(6);
   const OwnedTensor dense = random_matrix(allocator, DType::bf16, 9, 45, 0.3, random);
@@ -171,13 +172,13 @@ TEST(SparseWeight, ConcatenatesRows) {
   const OwnedSparseWeight a = slice_rows(whole.view, 0, 4, allocator);
   const OwnedSparseWeight b = slice_rows(whole.view, 4, 4, allocator);
   const OwnedSparseWeight c = slice_rows(whole.view, 4, 9, allocator);
-  const OwnedSparseWeight joined = concat_rows({a.view, b.view, c.view}, allocator);
+  const OwnedSparseWeight joined = concat_rows({a.view, b.view, c.view}, allocator, pool);
   EXPECT_TRUE(same_bytes(joined.view.mask, whole.view.mask));
   EXPECT_TRUE(same_bytes(joined.view.values, whole.view.values));
   EXPECT_TRUE(same_bytes(joined.view.row_offsets, whole.view.row_offsets));
   const OwnedSparseWeight narrow = slice_cols(whole.view, 0, 44, allocator);
-  EXPECT_THROW(concat_rows({a.view, narrow.view}, allocator), InvalidArgument);
-  EXPECT_THROW(concat_rows({}, allocator), InvalidArgument);
+  EXPECT_THROW(concat_rows({a.view, narrow.view}, allocator, pool), InvalidArgument);
+  EXPECT_THROW(concat_rows({}, allocator, pool), InvalidArgument);
 }
 
 TEST(SparseWeight, StatisticsCountRows) {
@@ -211,6 +212,7 @@ TEST(SparseWeight, RefusesWhatIsNotAFloatingMatrix) {
 }
 
 TEST(SparseWeight, FailedAllocationsLeakNothing) {
+  ThreadPool pool(2);
   testing::FaultPoint point;
   testing::FailingAllocator failing(point);
   HostAllocator allocator;
@@ -219,7 +221,7 @@ TEST(SparseWeight, FailedAllocationsLeakNothing) {
   const auto build_and_slice = [&] {
     const OwnedSparseWeight sparse = sparse_from_dense(dense.view, failing);
     const OwnedSparseWeight part = slice_cols(sparse.view, 3, 66, failing);
-    const OwnedSparseWeight joined = concat_rows({part.view, part.view}, failing);
+    const OwnedSparseWeight joined = concat_rows({part.view, part.view}, failing, pool);
   };
   for (const auto mode : {testing::FaultPoint::Mode::once, testing::FaultPoint::Mode::from_then_on}) {
     const std::int64_t failed = testing::fail_each_call<OutOfMemoryError>(
