@@ -257,7 +257,7 @@ void LayerStream::embed(std::span<const std::vector<std::int32_t>> sequences, co
   to_host(hidden, device);
 }
 
-void LayerStream::run_layer(std::span<const std::int64_t> lengths, const Tensor& hidden, Capture* capture) {
+void LayerStream::run_layer(std::span<const std::int64_t> lengths, const Tensor& hidden, Capture* capture, LayerPart part) {
   Loaded& now = loaded(0);
   const Batch batch = make_batch(lengths);
   require(hidden.size(0) == batch.num_tokens && hidden.size(1) == config_.hidden_size,
@@ -268,7 +268,8 @@ void LayerStream::run_layer(std::span<const std::int64_t> lengths, const Tensor&
   if (capture != nullptr) observer.emplace(host_, pool_, every_row_.view, *capture);
   ExecContext context{*ops_, *comm_, now.arena, observer ? &*observer : nullptr};
   const Tensor device = to_device(hidden);
-  now.model->layer(context, now.layer, now.kv, batch, device);
+  if (part != LayerPart::mlp) now.model->attention(context, now.layer, now.kv, batch, device);
+  if (part != LayerPart::attention) now.model->mlp(context, now.layer, device);
   to_host(hidden, device);
 }
 

@@ -31,6 +31,9 @@ struct Capture {
   std::vector<CapturedInput> inputs;
 };
 
+// Which of a layer's two halves run (Model::attention, Model::mlp).
+enum class LayerPart : std::uint8_t { whole, attention, mlp };
+
 class LayerStream {
  public:
   // Opens the model; loads no weight yet. A call takes at most max_tokens tokens, in at most 256 sequences of at most max_length.
@@ -50,8 +53,9 @@ class LayerStream {
 
   // hidden: host f32 [n, hidden_size], n = all tokens.
   void embed(std::span<const std::vector<std::int32_t>> sequences, const Tensor& hidden);  // out
-  // hidden in place. capture: gets inputs of the layer's products; null = none. Complete on return.
-  void run_layer(std::span<const std::int64_t> lengths, const Tensor& hidden, Capture* capture = nullptr);
+  // hidden in place. capture: gets inputs of the products that run; null = none. Complete on return.
+  void run_layer(std::span<const std::int64_t> lengths, const Tensor& hidden, Capture* capture = nullptr,
+                 LayerPart part = LayerPart::whole);
   void head(const Tensor& hidden, const Tensor& logits);  // host f32 [r, hidden_size] → f32 [r, vocab_size] out, any rows
 
  private:

@@ -51,8 +51,15 @@ class Model {
   virtual KvCacheShape kv_shape() const = 0;  // num_layers, num_kv_heads of this rank, head_dim, dtype; the rest 0
 
   virtual void embed(ExecContext& ctx, const Batch& batch, const Tensor& hidden) const = 0;  // hidden [n, h] out
-  virtual void layer(ExecContext& ctx, std::int64_t i, const KvCache& kv, const Batch& batch, const Tensor& hidden) const = 0;  // in place
+  // The two halves of layer i, in place: attention with what is added to the hidden states, and then the MLP.
+  virtual void attention(ExecContext& ctx, std::int64_t i, const KvCache& kv, const Batch& batch, const Tensor& hidden) const = 0;
+  virtual void mlp(ExecContext& ctx, std::int64_t i, const Tensor& hidden) const = 0;
   virtual void head(ExecContext& ctx, const Tensor& hidden, const Tensor& logits) const = 0;  // hidden [r, h] → f32 logits [r, vocab]
+
+  void layer(ExecContext& ctx, std::int64_t i, const KvCache& kv, const Batch& batch, const Tensor& hidden) const {
+    attention(ctx, i, kv, batch, hidden);
+    mlp(ctx, i, hidden);
+  }
 
   // embed → layers → rows of batch.logit_rows → head. logits f32 [num_logits, vocab]; nothing when num_logits is 0.
   void forward(ExecContext& ctx, const KvCache& kv, const Batch& batch, const Tensor& logits) const;

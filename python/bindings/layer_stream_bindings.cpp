@@ -64,14 +64,21 @@ nb::object on_device(nb::object stream, CapturedInput&& input) {
   return nb::cast(nb::ndarray<nb::array_api>(owned->buffer.data(), 2, shape, owner, nullptr, dtype, kind, device.index));
 }
 
+LayerPart part_of(const std::string& name) {
+  if (name == "whole") return LayerPart::whole;
+  if (name == "attention") return LayerPart::attention;
+  if (name == "mlp") return LayerPart::mlp;
+  throw InvalidArgument("part must be whole, attention or mlp, not '" + printable(name) + "'");
+}
+
 nb::object run_layer(nb::object self, const std::vector<std::int64_t>& lengths, const Matrix& hidden, bool capture,
-                     const std::vector<std::string>& names, bool stays) {
+                     const std::vector<std::string>& names, bool stays, const std::string& part) {
   auto& stream = nb::cast<LayerStream&>(self);
   Capture captured{.names = {names.begin(), names.end()}, .on_device = stays, .inputs = {}};
   const Tensor view = view_of(hidden);
   {
     const GilRelease release;
-    stream.run_layer(lengths, view, capture ? &captured : nullptr);
+    stream.run_layer(lengths, view, capture ? &captured : nullptr, part_of(part));
   }
   nb::list result;
   for (CapturedInput& input : captured.inputs) {
@@ -125,9 +132,9 @@ void bind_layer_stream(nb::module_& module) {
       .def("load_head", &unlocked<&LayerStream::load_head>)
       .def("embed", &embed, nb::arg("sequences"), "Hidden states f32 [tokens, hidden_size], sequence after sequence.")
       .def("run_layer", &run_layer, nb::arg("lengths"), nb::arg("hidden").noconvert(), nb::arg("capture"),
-           nb::arg("names") = std::vector<std::string>{}, nb::arg("on_device") = false,
-           "The loaded layer, in place on hidden f32 [tokens, hidden_size]. With capture: [(weight names, input [tokens, k])], of the\n"
-           "products with one of the weights `names` or of all. Inputs are f32 numpy arrays, or with on_device arrays for from_dlpack\n"
+           nb::arg("names") = std::vector<std::string>{}, nb::arg("on_device") = false, nb::arg("part") = "whole",
+           "The loaded layer, or its part \"attention\" or \"mlp\", in place on hidden f32 [tokens, hidden_size]. With capture: [(weight\n"
+           "names, input [tokens, k])], of the products with one of the weights `names` or of all. Inputs are f32 numpy arrays, or with on_device arrays for from_dlpack\n"
            "in the device's memory, of the activations' dtype (bf16 as uint16).")
       .def("head", &head, nb::arg("hidden").noconvert(), "Logits f32 [rows, vocab_size].");
 }

@@ -55,6 +55,23 @@ def test_a_sequence_does_not_see_its_neighbours(tiny_model):
     np.testing.assert_array_equal(together, alone)
 
 
+def test_half_by_half_is_the_whole_layer(tiny_model):
+    stream = stream_of(tiny_model)
+    lengths = [len(s) for s in SEQUENCES]
+    whole = hidden_after(stream, SEQUENCES)
+    stream.load_embedding()
+    hidden = stream.embed([list(s) for s in SEQUENCES])
+    seen = []
+    for layer in range(stream.num_layers):
+        stream.load_layer(layer, {})
+        for part in ("attention", "mlp"):
+            seen += [names[0].rsplit(".", 2)[1] for names, _ in stream.run_layer(lengths, hidden, True, part=part)]
+    np.testing.assert_array_equal(hidden, whole)
+    assert seen == ["q_proj", "o_proj", "gate_proj", "down_proj"] * stream.num_layers
+    with pytest.raises(ValueError, match="part must be whole, attention or mlp, not 'head'"):
+        stream.run_layer(lengths, hidden, False, part="head")
+
+
 def test_replaced_weights_are_used(tiny_model):
     stream = stream_of(tiny_model)
     with ModelReader(tiny_model) as reader:

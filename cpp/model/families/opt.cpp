@@ -77,18 +77,27 @@ class OptModel final : public Model {
     ctx.ops.embedding(hidden, positions, batch.positions, 0, /*accumulate=*/true);
   }
 
-  void layer(ExecContext& ctx, std::int64_t i, const KvCache& kv, const Batch& batch, const Tensor& hidden) const override {
+  void attention(ExecContext& ctx, std::int64_t i, const KvCache& kv, const Batch& batch, const Tensor& hidden) const override {
     const Arena::Scope scope(ctx.arena);
     const OptLayer& layer = layers_[static_cast<std::size_t>(i)];
     if (config_.norm_before) {
       const Tensor normed = ctx.arena.take(dtype_, {hidden.size(0), config_.hidden_size});
       layer.attention_norm.apply(ctx, normed, hidden);
       layer.attention.apply(ctx, kv.layer(i), batch, nullptr, normed, hidden);
-      layer.mlp_norm.apply(ctx, normed, hidden);
-      layer.mlp.apply(ctx, normed, hidden);
     } else {
       layer.attention.apply(ctx, kv.layer(i), batch, nullptr, hidden, hidden);
       layer.attention_norm.apply(ctx, hidden, hidden);
+    }
+  }
+
+  void mlp(ExecContext& ctx, std::int64_t i, const Tensor& hidden) const override {
+    const Arena::Scope scope(ctx.arena);
+    const OptLayer& layer = layers_[static_cast<std::size_t>(i)];
+    if (config_.norm_before) {
+      const Tensor normed = ctx.arena.take(dtype_, {hidden.size(0), config_.hidden_size});
+      layer.mlp_norm.apply(ctx, normed, hidden);
+      layer.mlp.apply(ctx, normed, hidden);
+    } else {
       layer.mlp.apply(ctx, hidden, hidden);
       layer.mlp_norm.apply(ctx, hidden, hidden);
     }

@@ -20,12 +20,18 @@ void RotaryDecoder::embed(ExecContext& ctx, const Batch& batch, const Tensor& hi
   vocabulary_.embed(ctx, hidden, batch.token_ids);
 }
 
-void RotaryDecoder::layer(ExecContext& ctx, std::int64_t i, const KvCache& kv, const Batch& batch, const Tensor& hidden) const {
+void RotaryDecoder::attention(ExecContext& ctx, std::int64_t i, const KvCache& kv, const Batch& batch, const Tensor& hidden) const {
   const Arena::Scope scope(ctx.arena);
   const RotaryLayer& layer = layers_[static_cast<std::size_t>(i)];
   const Tensor normed = ctx.arena.take(dtype_, {hidden.size(0), config_.hidden_size});
   layer.attention_norm.apply(ctx, normed, hidden);
   layer.attention.apply(ctx, kv.layer(i), batch, &rope_.view, normed, hidden);
+}
+
+void RotaryDecoder::mlp(ExecContext& ctx, std::int64_t i, const Tensor& hidden) const {
+  const Arena::Scope scope(ctx.arena);
+  const RotaryLayer& layer = layers_[static_cast<std::size_t>(i)];
+  const Tensor normed = ctx.arena.take(dtype_, {hidden.size(0), config_.hidden_size});
   layer.mlp_norm.apply(ctx, normed, hidden);
   layer.mlp.apply(ctx, normed, hidden);
 }

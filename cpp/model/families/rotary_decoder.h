@@ -29,7 +29,8 @@ class RotaryDecoder final : public Model {
   std::size_t arena_bytes(std::int64_t max_tokens, std::int64_t max_logits) const override;
   KvCacheShape kv_shape() const override;
   void embed(ExecContext& ctx, const Batch& batch, const Tensor& hidden) const override;
-  void layer(ExecContext& ctx, std::int64_t i, const KvCache& kv, const Batch& batch, const Tensor& hidden) const override;
+  void attention(ExecContext& ctx, std::int64_t i, const KvCache& kv, const Batch& batch, const Tensor& hidden) const override;
+  void mlp(ExecContext& ctx, std::int64_t i, const Tensor& hidden) const override;
   void head(ExecContext& ctx, const Tensor& hidden, const Tensor& logits) const override;
 
  private:

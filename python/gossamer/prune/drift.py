@@ -48,27 +48,31 @@ def measure_against(
     *,
     names: Collection[str],
     writers: tuple[str, ...],
-    keep: bool,
+    part: str,
     tick: Callable[[], None] | None = None,
     xp: Any = np,
 ) -> dict[str, Drift]:
-    """Run the layers that both streams hold, side by side; weight name → drift at its input, for `names`.
+    """Run the halves of the layers that both streams hold, side by side; weight name → drift at its input, for `names`.
+
+    The hidden states of `dense` move on, those of `chunks` stay.
 
     writers : ends of the names of linears whose outputs are added to the hidden states
-    keep : put the dense layer's outputs into `dense`; otherwise all hidden states stay as they are
+    part : "attention" or "mlp", the half that `names` are in
     xp : the module of what is found
     """
     readers = [name for name in names if not name.endswith(writers)]
     found: dict[str, Drift] = {}
     shared: dict[str, str] = {}  # weight name → the first of those with the same input
     for clean, chunk in zip(dense, chunks, strict=True):
-        goal, hidden = clean.hidden if keep else clean.hidden.copy(), chunk.hidden.copy()
+        goal, hidden = clean.hidden, chunk.hidden.copy()
         goals: dict[str, Matrix] = {}
         if readers:
-            goals = {own[0]: inputs for own, inputs in inputs_of_layer(dense_stream, clean.lengths, goal, readers, xp)}
+            goals = {own[0]: inputs for own, inputs in inputs_of_layer(dense_stream, clean.lengths, goal, readers, xp, part)}
         else:
-            dense_stream.run_layer(clean.lengths, goal, False)
-        captured = inputs_of_layer(stream, chunk.lengths, hidden, names, xp) if names else stream.run_layer(chunk.lengths, hidden, False)
+            dense_stream.run_layer(clean.lengths, goal, False, part=part)
+        if not names:
+            continue
+        captured = inputs_of_layer(stream, chunk.lengths, hidden, names, xp, part)
         missing = xp.asarray(goal) - xp.asarray(hidden)
         for own, inputs in captured:
             first = own[0]

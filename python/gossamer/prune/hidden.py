@@ -86,22 +86,30 @@ def embed(stream: Any, chunks: Sequence[Chunk]) -> None:
 
 
 def inputs_of_layer(
-    stream: Any, lengths: Sequence[int], hidden: Matrix, names: Collection[str] = (), xp: Any = np
+    stream: Any, lengths: Sequence[int], hidden: Matrix, names: Collection[str] = (), xp: Any = np, part: str = "whole"
 ) -> list[tuple[list[str], Matrix]]:
     """Run the loaded layer over `hidden`, in place; the products with one of the weights `names` (none: all of them), each with its input.
 
     xp : the module of the inputs, f32 [tokens, k]. CuPy's are never brought to the host.
+    part : "whole", or the half of the layer that runs: "attention" or "mlp"
     """
     if xp is np:
-        return stream.run_layer(lengths, hidden, True, list(names))
-    captured = stream.run_layer(lengths, hidden, True, list(names), True)
+        return stream.run_layer(lengths, hidden, True, list(names), part=part)
+    captured = stream.run_layer(lengths, hidden, True, list(names), True, part)
     return [(own, floats(xp, xp.from_dlpack(inputs))) for own, inputs in captured]
 
 
 def run_layer(
-    stream: Any, chunks: Sequence[Chunk], *, keep: bool, tick: Callable[[], None] | None = None, moments: bool = True, xp: Any = np
+    stream: Any,
+    chunks: Sequence[Chunk],
+    *,
+    keep: bool,
+    tick: Callable[[], None] | None = None,
+    moments: bool = True,
+    xp: Any = np,
+    part: str = "whole",
 ) -> dict[str, Moments]:
-    """Run the loaded layer over all chunks; first weight name of every product → moments of its input.
+    """Run the loaded layer, or a half of it, over all chunks; first weight name of every product → moments of its input.
 
     keep : put the layer's outputs into the chunks; otherwise their hidden states stay as they are
     tick : called after every chunk
@@ -111,8 +119,8 @@ def run_layer(
     for chunk in chunks:
         hidden = chunk.hidden if keep else chunk.hidden.copy()
         if not moments:
-            stream.run_layer(chunk.lengths, hidden, False)
-        for names, inputs in inputs_of_layer(stream, chunk.lengths, hidden, xp=xp) if moments else ():
+            stream.run_layer(chunk.lengths, hidden, False, part=part)
+        for names, inputs in inputs_of_layer(stream, chunk.lengths, hidden, xp=xp, part=part) if moments else ():
             square = inputs.T @ inputs
             if names[0] not in found:
                 found[names[0]] = Moments(tuple(names), xp.zeros(square.shape, np.float64))

@@ -29,8 +29,7 @@ Matrix = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]  # done, total
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
-_MLP_WRITERS = ("down_proj.weight", "fc2.weight")
-_WRITERS = ("o_proj.weight", "out_proj.weight", *_MLP_WRITERS)  # what they make is added to the hidden states
+_WRITERS = ("o_proj.weight", "out_proj.weight", "down_proj.weight", "fc2.weight")  # what they make is added to the hidden states
 _ATTENTION = ".self_attn."
 
 
@@ -124,7 +123,7 @@ class _Run:
             self._names.setdefault(layer_of(name), []).append(name)
         self._last = max(self._names)
         self._corrects = recipe.correction > 0 and reader.config.get("do_layer_norm_before", True)
-        self._done, self._total = 0, (self._last + 1) * len(self._chunks) * (5 if self._corrects else 2)
+        self._done, self._total = 0, (self._last + 1) * len(self._chunks) * (6 if self._corrects else 2)
 
     def run(self) -> None:
         if all(self._store.has(layer) for layer in self._names):
@@ -144,8 +143,8 @@ class _Run:
                 self._store.save(layer, pruned)
             elif layer in self._names:
                 pruned = {name: packed.dense() for name, packed in self._store.load(layer).items()}
-            if layer < self._last:
-                self._advance(layer, pruned, with_dense=not is_new)
+            if layer < self._last and not (is_new and self._corrects):
+                self._advance(layer, pruned)
             self._done = (layer + 1) * self._total // (self._last + 1)
         self._progress(self._total, self._total)
 
@@ -153,11 +152,11 @@ class _Run:
         self._done += count
         self._progress(min(self._done, self._total), self._total)
 
-    def _advance(self, layer: int, pruned: Mapping[str, Array], *, with_dense: bool) -> None:
-        """Move the hidden states through what pruning left of the layer; those of the dense model too, unless pruning has done it."""
+    def _advance(self, layer: int, pruned: Mapping[str, Array]) -> None:
+        """Move the hidden states through what pruning left of the layer; those of the dense model, too, where they are kept."""
         _load(self._stream, layer, pruned)
         run_layer(self._stream, self._chunks, keep=True, tick=self._tick, moments=False)
-        if self._corrects and with_dense:
+        if self._corrects:
             _load(self._dense_stream, layer, {})
             run_layer(self._dense_stream, self._dense, keep=True, tick=self._tick, moments=False)
 
@@ -171,35 +170,30 @@ class _Run:
     def _prune_corrected(self, layer: int) -> dict[str, Array]:
         """First attention, then the MLP with the inputs that pruned attention leaves; each against what the dense model has there.
 
-        For the hidden states between the two, the MLP's last projection is silenced.
+        Moves all hidden states on, half a layer at a time.
         """
-        names = self._names[layer]
-        in_attention = [name for name in names if _ATTENTION in name]
-        last = next((n for n in self._reader.names() if f".layers.{layer}." in n and n.endswith(_MLP_WRITERS)), None)
-        silenced = {} if last is None else {last: self._zeros_like(last)}
         result: dict[str, Array] = {}
-        for step, silence, keep in ((in_attention, silenced, False), ([n for n in names if n not in in_attention], {}, True)):
-            if not step and not keep:
-                continue
-            _load(self._dense_stream, layer, silence)
-            _load(self._stream, layer, {**silence, **result})
+        _load(self._dense_stream, layer, {})
+        _load(self._stream, layer, {})
+        for part in ("attention", "mlp"):
+            names = [name for name in self._names[layer] if (_ATTENTION in name) == (part == "attention")]
             found = measure_against(
                 self._dense_stream,
                 self._dense,
                 self._stream,
                 self._chunks,
-                names=step,
+                names=names,
                 writers=_WRITERS,
-                keep=keep,
+                part=part,
                 tick=lambda: self._tick(2),
                 xp=self._xp,
             )
-            result |= {name: self._pruned(name, found[name].moments, found[name]) for name in step if _is_seen(name, found)}
+            result |= {name: self._pruned(name, found[name].moments, found[name]) for name in names if _is_seen(name, found)}
+            if part == "attention" or layer < self._last:
+                if names:
+                    _load(self._stream, layer, result)
+                run_layer(self._stream, self._chunks, keep=True, tick=self._tick, moments=False, part=part)
         return result
-
-    def _zeros_like(self, name: str) -> Array:
-        record = self._reader.record(name)
-        return np.zeros(record.shape, DTYPES.get(record.dtype, np.float32))
 
     def _pruned(self, name: str, moments: npt.NDArray[np.float64], drift: Drift | None = None) -> Array:
         if not bool(self._xp.isfinite(moments).all()):
