@@ -24,13 +24,10 @@ fi
 
 # One call for several n, since packing takes longer than timing; what an n has no instance of is skipped.
 timeout 500 "$bench" --shapes "$shapes" --sparsity "$sparsity" --n "${NS:-32,64,128}" --csl-from 0.8 --expand-from 256 --commit "$commit" \
-  --warps p4x4,w8x2,w16x1,ws8x2,wsf8x2,ws16x1,wsf16x1,ws12x1,wsf12x1,ws24x1 --out "$out/batch.json"
+  --warps p4x4,w8x2,w16x1,ws8x2 --out "$out/batch.json"
 python3 benchmarks/kernels/geometric_means.py "$out/batch.json"
 
 if [ "${PROFILE:-0}" = 1 ]; then
-  for case in "64 ws16x1" "128 ws12x1"; do
-    set -- $case
-    ncu --set full -k regex:warp_specialized -s 1 -c 1 -f -o "$out/profile_n$1" \
-      "$bench" --shapes 28672x4096 --sparsity 0.6 --n "$1" --warps "$2" --expand-from 100000 --out "$out/profiled.json"
-  done
+  ncu --set full -k regex:warp_specialized -s 1 -c 1 -f -o "$out/profile" \
+    "$bench" --shapes 28672x4096 --sparsity 0.6 --n 64 --warps ws8x2 --expand-from 100000 --out "$out/profiled.json"
 fi

@@ -266,14 +266,13 @@ struct Options {
   bool bf16 = false, dependent_launch = true;
 };
 
-// 4x4, p4x4, w8x2, ws8x2 or wsf8x2: row warps x groups along k; w: the wgmma kernel, ws: the warp-specialised one, f: finished apart, p:
-// with packed x.
+// 4x4, p4x4, w8x2 or ws8x2: row warps x groups along k; w: the wgmma kernel, ws: the warp-specialised one, p: with packed x.
 SpmmShape parse_arrangement(const std::string& text) {
   const std::size_t digits = text.find_first_of("0123456789"), x = text.find('x');
   const std::string flags = text.substr(0, digits);
   const auto has = [&](char flag) { return flags.find(flag) != std::string::npos; };
   const SpmmKernel kernel = !has('w') ? SpmmKernel::mma : has('s') ? SpmmKernel::warp_specialized : SpmmKernel::wgmma;
-  return {kernel, std::stoi(text.substr(digits)), std::stoi(text.substr(x + 1)), has('p'), has('f')};
+  return {kernel, std::stoi(text.substr(digits)), std::stoi(text.substr(x + 1)), has('p')};
 }
 
 TileFormat parse_format(const std::string& name) {

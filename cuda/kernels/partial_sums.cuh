@@ -1,8 +1,6 @@
 // Sums of a super row that several blocks, or several teams of a block, share: each leaves its part in global memory, in fragments as wgmma
 // has them; the block that comes last adds the parts in a fixed order and takes them through the epilogue, a tile of 16 rows x 8 tokens a
 // warp at a time. One rolled loop: unrolled over registers, the code of an epilogue takes longer to fetch than to run.
-//
-// Or, without tickets, finish_sums_kernel does so behind the product, with all SMs: for super rows of many parts.
 #pragma once
 
 #include <type_traits>
@@ -127,19 +125,5 @@ class PartialSums {
   float4* parts_;
   std::uint32_t* ticket_;
 };
-
-inline constexpr int kFinishWarps = 16, kFinishBlocks = 4;  // of each super row
-
-// blocks: of the product's grid. Grid: kFinishBlocks * super rows, passes.
-template <bool kIsBf16, int kNTiles, int kRowWarps, int kGroups, class Params = SpmmParams>
-__global__ void __launch_bounds__(kFinishWarps * 32) finish_sums_kernel(const __grid_constant__ Params params, int blocks) {
-  ptx::launch_dependents();
-  ptx::wait_for_previous_grid();
-  const SpmmSchedule schedule{static_cast<std::int32_t>(gridDim.x) / kFinishBlocks, base_of(params).records, blocks};
-  const PartialSums<kNTiles, kRowWarps, kGroups, Params> sums(params, schedule, static_cast<int>(blockIdx.x) / kFinishBlocks);
-  if (!sums.is_shared()) return;  // its only block has finished it
-  const int warp = static_cast<int>(blockIdx.x) % kFinishBlocks * kFinishWarps + static_cast<int>(threadIdx.x) / 32;
-  sums.template finish<kIsBf16>(warp, kFinishBlocks * kFinishWarps, static_cast<int>(threadIdx.x) % 32);
-}
 
 }  // namespace gossamer

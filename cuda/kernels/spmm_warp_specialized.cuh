@@ -231,9 +231,7 @@ __global__ void __launch_bounds__(WarpSpecializedLayout<Tile, kNTiles, kRowGroup
     parts.leave(group, row_warp, lane, sums);
     ptx::named_barrier_sync(1, kConsumers * 32);
     bool is_last = true;
-    if (length < p.records && p.tickets == nullptr) {
-      is_last = false;  // finish_sums_kernel's
-    } else if (length < p.records) {
+    if (length < p.records) {
       if (threadIdx.x == 0) ptx::store_shared_u32(base + Layout::kIsLast, parts.is_last() ? 1 : 0);
       ptx::named_barrier_sync(1, kConsumers * 32);
       is_last = ptx::load_shared_u32(base + Layout::kIsLast) != 0;

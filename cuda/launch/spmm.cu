@@ -16,8 +16,6 @@ SpmmLauncher launch_spmm_wgmma_tiled_csl_f16;
 SpmmLauncher launch_spmm_wgmma_tiled_csl_bf16;
 SpmmLauncher launch_spmm_warp_specialized_bitmap_f16;
 SpmmLauncher launch_spmm_warp_specialized_bitmap_bf16;
-SpmmLauncher launch_spmm_warp_specialized_tiled_csl_f16;
-SpmmLauncher launch_spmm_warp_specialized_tiled_csl_bf16;
 
 namespace {
 
@@ -45,9 +43,7 @@ cudaError_t launch_spmm(const SpmmParams& params, const SpmmConfig& config, Tile
                                                  {launch_spmm_wgmma_tiled_csl_f16, launch_spmm_wgmma_tiled_csl_bf16},
                                                  {}};
   static constexpr SpmmLauncher* kWarpSpecialized[3][2] = {
-      {launch_spmm_warp_specialized_bitmap_f16, launch_spmm_warp_specialized_bitmap_bf16},
-      {launch_spmm_warp_specialized_tiled_csl_f16, launch_spmm_warp_specialized_tiled_csl_bf16},
-      {}};
+      {launch_spmm_warp_specialized_bitmap_f16, launch_spmm_warp_specialized_bitmap_bf16}, {}, {}};
   const auto& launchers = config.kernel == SpmmKernel::warp_specialized ? kWarpSpecialized
                           : config.kernel == SpmmKernel::wgmma          ? kWgmma
                                                                         : kMma;

@@ -36,6 +36,14 @@ std::int64_t resident_by_registers(const SpmmConfig& c) {
   return c.kernel == SpmmKernel::mma ? (c.n_tiles >= 4 ? 16 : 32) / (c.row_warps * c.groups) : 1;
 }
 
+// Where the warp-specialised kernel beat the other one (docs/kernel-notes.md): large weights of 60 % and more, as bitmaps.
+bool is_for_specialists(const SpmmProblem& problem) {
+  constexpr std::int64_t kFewestWeights = std::int64_t{1} << 25, kMaskBytes = kRecordRows * kRecordCols / 8;
+  constexpr double kMostDense = 0.46;  // of the fullest record: 0.44 at most of a random weight of 60 %
+  return problem.n <= 64 && problem.format == TileFormat::bitmap && problem.m * problem.k >= kFewestWeights &&
+         static_cast<double>(problem.max_record_bytes - kMaskBytes) <= kMostDense * 2 * kRecordRows * kRecordCols;
+}
+
 // The arrangements worth trying, best first; each later one needs less shared memory. docs/kernel-notes.md has the measurements behind
 // them.
 std::vector<SpmmShape> candidates(const SpmmProblem& problem, const DeviceLimits& device) {
@@ -46,6 +54,7 @@ std::vector<SpmmShape> candidates(const SpmmProblem& problem, const DeviceLimits
   std::vector<SpmmShape> shapes;
   const bool few_rows = row_blocks <= 2 * device.num_sms;
   if (problem.n > 32 && device.wgmma && problem.format != TileFormat::two_four) {
+    if (is_for_specialists(problem)) shapes.push_back({SpmmKernel::warp_specialized, 8, 2});
     if (problem.n <= 64 && !few_rows) shapes.push_back({SpmmKernel::wgmma, 16, 1});
     shapes.push_back({SpmmKernel::wgmma, 8, 2});
   }
@@ -101,7 +110,6 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
     config.row_warps = shape.row_warps;
     config.groups = shape.groups;
     config.packs_x = shape.packs_x || shape.kernel != SpmmKernel::mma || !problem.x_is_aligned;
-    config.finishes_apart = shape.finishes_apart;
     config.n_tiles = tiles_per_pass(shape, problem.batch_invariant ? kMostTokensOfMma : problem.n, problem.x_value_bytes);
     config.stages = shape.kernel == SpmmKernel::warp_specialized ? kMaxStages : 0;
     config.shared_bytes = shared_bytes(config, problem);
@@ -135,7 +143,7 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
 std::string SpmmConfig::to_string() const {
   static constexpr const char* kNames[] = {"mma", "wgmma", "warp-specialised"};
   return std::string(kNames[static_cast<int>(kernel)]) + ", n tiles " + std::to_string(n_tiles) + ", " + std::to_string(row_warps) + "x" +
-         std::to_string(groups) + " warps" + (packs_x ? ", packed x" : "") + (finishes_apart ? ", finished apart, " : ", ") +
+         std::to_string(groups) + " warps" + (packs_x ? ", packed x, " : ", ") +
          std::to_string(ctas) + " ctas, " + (stages != 0 ? std::to_string(stages) + " stages, " : "") + std::to_string(passes) +
          " passes, " + std::to_string(shared_bytes / 1024) + " KiB shared";
 }

@@ -19,7 +19,6 @@ struct SpmmShape {
   int row_warps = 4;            // over rows, 32 rows each (16 for wgmma and warp_specialized); they share activations
   int groups = 4;               // along k
   bool packs_x = false;         // a kernel before puts x in the order of reading; wgmma always does (both), x that is not aligned needs it
-  bool finishes_apart = false;  // warp_specialized: a kernel behind the product adds the parts of several CTAs up (partial_sums.cuh)
 };
 
 struct SpmmProblem {
@@ -50,7 +49,6 @@ struct SpmmConfig {
   int stages = 0;  // of the warp-specialised kernel: steps along k in flight
   int passes = 1;  // over n; each reads the weight once
   bool packs_x = false;
-  bool finishes_apart = false;
   bool dependent_launch = false;
   std::int64_t slot_bytes = 0;
   std::int64_t shared_bytes = 0;

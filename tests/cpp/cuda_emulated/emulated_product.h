@@ -35,8 +35,6 @@ class EmulatedProduct {
     unsigned threads;
     int shared;
     std::function<void(const SpmmParams&)> kernel;
-    emulator::Grid finish = {};  // of a kernel behind it, if there is one
-    std::function<void(const SpmmParams&)> finish_kernel = nullptr;
   };
 
   EmulatedProduct(const Problem& p, TileFormat format, bool is_bf16, std::optional<SpmmShape> shape = std::nullopt)
@@ -75,7 +73,7 @@ class EmulatedProduct {
     params.offsets = reinterpret_cast<const std::uint32_t*>(w.offsets.data<std::int32_t>());
     params.x = x_.data();
     params.partials = partials.data();
-    params.tickets = config.finishes_apart ? nullptr : tickets.data();
+    params.tickets = tickets.data();
     params.packed_x = reinterpret_cast<std::uint8_t*>(packed_x.data());
     params.ldx = problem_.k;
     params.ldo = params.ldr = problem_.m;
@@ -96,7 +94,6 @@ class EmulatedProduct {
     }
     emulator::run({static_cast<unsigned>(config.ctas), static_cast<unsigned>(config.passes), launch.threads},
                   static_cast<std::uint32_t>(launch.shared), seed, [&] { launch.kernel(params); });
-    if (launch.finish_kernel) emulator::run(launch.finish, 0, seed, [&] { launch.finish_kernel(params); });
     for (const std::uint32_t t : tickets) ASSERT_EQ(t, 0U);
   }
 

@@ -52,17 +52,6 @@ TEST(WarpSpecializedSpmm, ManyTokensAndPasses) {
   check<BitmapTile, false, 16, 3, 1>({150, 600, 150, 0.4, 1});  // two passes
 }
 
-TEST(WarpSpecializedSpmm, FinishesApart) {
-  using It = Instance<BitmapTile, true, 8, 2, 2>;
-  EmulatedProduct product = It::product({400, 1300, 61, 0.5, 3});  // rows of one block, and of two
-  product.config.finishes_apart = true;
-  EmulatedProduct::Launch launch = It::launch(product.config);
-  const int blocks = product.config.ctas;
-  launch.finish = {kFinishBlocks * 4, 1, kFinishWarps * 32};
-  launch.finish_kernel = [blocks](const SpmmParams& p) { finish_sums_kernel<true, 8, 8, 2>(p, blocks); };
-  product.check(launch);
-}
-
 TEST(WarpSpecializedSpmm, EmptyFullAndTinyWeights) {
   check<BitmapTile, false, 4, 2, 2>({1, 1, 1, 1.0, 3});
   check<BitmapTile, false, 8, 4, 1>({64, 256, 33, 0.0, 1});

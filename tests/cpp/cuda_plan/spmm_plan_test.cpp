@@ -73,6 +73,18 @@ TEST(SpmmPlan, ManyTokensRunOnWarpgroups) {
   EXPECT_EQ(plan_spmm(problem(27648, 9216, 128), a100).kernel, SpmmKernel::mma);
 }
 
+TEST(SpmmPlan, WarpSpecializedForLargeWeightsOf60Percent) {
+  const auto kernel = [](std::int64_t m, std::int64_t k, std::int64_t n, std::int64_t record_bytes) {
+    return plan_spmm(problem(m, k, n, record_bytes), DeviceLimits{}).kernel;
+  };
+  EXPECT_EQ(kernel(27648, 9216, 64, 2080), SpmmKernel::warp_specialized);
+  EXPECT_EQ(kernel(4096, 14336, 33, 1300), SpmmKernel::warp_specialized);
+  EXPECT_EQ(kernel(27648, 9216, 64, 2480), SpmmKernel::wgmma);  // 50 %
+  EXPECT_EQ(kernel(4096, 4096, 64, 1300), SpmmKernel::wgmma);
+  EXPECT_EQ(kernel(27648, 9216, 65, 1300), SpmmKernel::wgmma);
+  EXPECT_EQ(kernel(27648, 9216, 32, 1300), SpmmKernel::mma);
+}
+
 TEST(SpmmPlan, WarpSpecializedWhereAskedForWithAsManyStagesAsFit) {
   SpmmProblem p = problem(27648, 9216, 64, 1900);
   p.shape = SpmmShape{SpmmKernel::warp_specialized, 16, 1};

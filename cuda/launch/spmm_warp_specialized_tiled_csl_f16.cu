@@ -1,9 +1,0 @@
-#include "launch/warp_specialized_instances.cuh"
-
-namespace gossamer {
-
-cudaError_t launch_spmm_warp_specialized_tiled_csl_f16(const SpmmParams& params, const SpmmConfig& config, cudaStream_t stream) {
-  return launch_warp_specialized<TiledCslTile, false>(params, config, stream);
-}
-
-}  // namespace gossamer
