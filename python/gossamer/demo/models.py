@@ -15,7 +15,7 @@ from gossamer.prune import CalibrationSet, prune
 __all__ = ["CALIBRATION_TOKENS", "METHODS", "calibration_for", "make_dense", "make_pruned", "model_bytes"]
 
 METHODS = {0.3: "wanda", 0.4: "wanda", 0.5: "auto"}  # of each sparsity: Wanda is quick, and good enough at the lower ones
-CALIBRATION_TOKENS = {"wanda": 4096, "auto": 16384}  # norms of inputs need less text than their second moments
+CALIBRATION_TOKENS = {"wanda": 4096, "auto": 8192}  # norms of inputs need less text than their second moments
 _CALIBRATION_LENGTH = 512
 
 
