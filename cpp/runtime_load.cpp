@@ -236,10 +236,12 @@ std::optional<Checkpoint> prepare(LoadedModel& loaded, const std::string& model_
 
 void load_into(LoadedModel& loaded, const std::string& model_path, RuntimeOptions options, Allocator& allocator) {
   const std::optional<Checkpoint> checkpoint = prepare(loaded, model_path, options, allocator);
-  bool runs_ahead = false;
+  bool runs_ahead = false, heads_in_step = false;
   for (const std::string& candidate : options.candidates) {
     if (candidate == "ahead") {
       runs_ahead = true;
+    } else if (candidate == "head") {
+      heads_in_step = true;
     } else {
       loaded.ops->select_candidate(candidate);
     }
@@ -264,6 +266,7 @@ void load_into(LoadedModel& loaded, const std::string& model_path, RuntimeOption
                    .seed = options.seed,
                    .enforce_eager = options.enforce_eager,
                    .runs_ahead = runs_ahead,
+                   .heads_in_step = heads_in_step,
                    .group = loaded.ranks ? &loaded.ranks->group() : nullptr,
                    .limits_steps = loaded.ops->device().kind != Device::Kind::cpu};
   loaded.info = describe(model_path, manifest_of(checkpoint), loaded);

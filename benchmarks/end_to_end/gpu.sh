@@ -58,8 +58,10 @@ for name in $parts; do
       part 60 "$build/tests/cpp/test_gpu" --gtest_brief=1
       ;;
     decode) bench 90 --config $configs/llama3-8b.json --sparsity 0,0.6 --batch 1,8,32 --tokens 64/128 ;;
-    candidates)  # whether it should become the default
-      bench 60 --config $configs/llama3-8b.json --sparsity 0,0.6 --batch 1,8,32 --tokens 64/128 --candidates ahead
+    candidates)  # each alone: whether it should become the default
+      for one in ahead head; do
+        bench 60 --config $configs/llama3-8b.json --sparsity 0,0.6 --batch 1,8,32 --tokens 64/128 --candidates "$one"
+      done
       ;;
     parity) part 150 "$python" -m pytest -q -p no:cacheprovider tests/python/test_gpu_parity.py -m 'gpu and not slow'; tail -n 3 "$out/parity.log" | tee -a "$out/summary.txt" ;;
     stages)

@@ -27,6 +27,7 @@ ExecutorConfig executor_config(const EngineConfig& config) {
           .block_size = config.block_size,
           .enforce_eager = config.enforce_eager,
           .runs_ahead = config.runs_ahead,
+          .heads_in_step = config.heads_in_step,
           .group = config.group};
 }
 

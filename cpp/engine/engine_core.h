@@ -27,6 +27,7 @@ struct EngineConfig {
   std::uint64_t seed = 0;
   bool enforce_eager = false;
   bool runs_ahead = false;        // a step begins before the host has seen the tokens of the one before; the same tokens
+  bool heads_in_step = false;     // decode steps end with the head of all their rows; the same tokens
   RankGroup* group = nullptr;     // the ranks that share the model; null = this process alone
   bool limits_steps = false;      // to the group's watchdog: on devices, where no step takes that long
   bool check_invariants = false;  // after every step, as debug builds always do

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "core/error.h"
 
@@ -41,6 +42,13 @@ std::int64_t bucket_of_blocks(std::int64_t width, std::int64_t most) {
   return std::min(most, static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(std::max(width, kFewest)))));
 }
 
+bool is_one_after_the_other(std::span<const std::int32_t> rows) {  // from 0
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i] != static_cast<std::int32_t>(i)) return false;
+  }
+  return true;
+}
+
 KvCacheShape kv_shape(const Model& model, const ExecutorConfig& config) {
   KvCacheShape shape = model.kv_shape();
   shape.num_blocks = config.num_blocks;
@@ -63,6 +71,7 @@ Executor::Executor(Ops& ops, Communicator& comm, const Model& model, const Execu
       drawn_(ops.allocator(), DType::i32, {max_logit_rows_}),
       device_inputs_(ops.allocator(), DType::i32, {max_inputs(config)}),
       inputs_(static_cast<std::size_t>(max_inputs(config))) {
+  rows_.reserve(static_cast<std::size_t>(max_logit_rows_));
   if (config.group != nullptr && config.group->leads()) followers_.emplace(*config.group, max_inputs(config));
 }
 
@@ -84,6 +93,8 @@ void Executor::forward(std::span<const StepPart> parts) {
   const Batch batch = upload_batch(parts, is_padded);
   arena_.reset();
   hidden_ = arena_.take(ops_.activation_dtype(), {batch.num_tokens, model_.config().hidden_size});
+  padded_rows_ = is_padded && batch.num_seqs <= max_logit_rows_ ? batch.num_seqs : 0;
+  has_logits_ = config_.heads_in_step && padded_rows_ > 0;
   if (is_padded && !config_.enforce_eager) {
     const std::uint64_t key = static_cast<std::uint64_t>(batch.num_seqs) << 32 | static_cast<std::uint64_t>(batch.block_table.size(1));
     ops_.run_recorded(key, [this, &batch] { run_layers(batch); });
@@ -96,20 +107,32 @@ void Executor::run_layers(const Batch& batch) {
   if (config_.runs_ahead) ops_.take_tokens(batch.token_ids, drawn_rows_, drawn_.view);
   model_.embed(context_, batch, hidden_);
   for (std::int64_t i = 0; i < model_.config().num_layers; ++i) model_.layer(context_, i, kv_, batch, hidden_);
+  if (has_logits_) model_.head(context_, hidden_, logits_.view.rows(0, padded_rows_));
 }
 
 Tensor Executor::logits(std::span<const std::int32_t> rows) {
   if (followers_) followers_->send_logits(rows);
   const std::int64_t num_rows = std::ssize(rows);
   check(num_rows <= max_logit_rows_, "Executor::logits of more rows than max_logit_rows");
+  const bool is_first = std::exchange(has_logits_, false);  // whoever samples them writes into them
+  if (is_first && is_one_after_the_other(rows)) return logits_.view.rows(0, num_rows);
+  const std::span<const std::int32_t> all = padded(rows);
+  const std::int64_t num_all = std::ssize(all);
   const Arena::Scope scope(arena_);
-  const Tensor indices = logit_rows_.view.rows(0, num_rows);
-  ops_.upload(indices, Tensor(const_cast<std::int32_t*>(rows.data()), DType::i32, {num_rows}));
-  const Tensor wanted = arena_.take(ops_.activation_dtype(), {num_rows, model_.config().hidden_size});
+  const Tensor indices = logit_rows_.view.rows(0, num_all);
+  ops_.upload(indices, Tensor(const_cast<std::int32_t*>(all.data()), DType::i32, {num_all}));
+  const Tensor wanted = arena_.take(ops_.activation_dtype(), {num_all, model_.config().hidden_size});
   ops_.gather_rows(wanted, hidden_, indices);
-  const Tensor out = logits_.view.rows(0, num_rows);
-  model_.head(context_, wanted, out);
-  return out;
+  model_.head(context_, wanted, logits_.view.rows(0, num_all));
+  return logits_.view.rows(0, num_rows);
+}
+
+// A padded step's head has as many rows as the step, because a device's products depend on their number.
+std::span<const std::int32_t> Executor::padded(std::span<const std::int32_t> rows) {
+  if (std::ssize(rows) >= padded_rows_) return rows;
+  rows_.assign(rows.begin(), rows.end());
+  rows_.resize(static_cast<std::size_t>(padded_rows_), 0);
+  return rows_;
 }
 
 // The next `count` integers of the host copy; each section begins at an aligned offset.

@@ -21,6 +21,7 @@ struct ExecutorConfig {
   std::int64_t block_size = 0;
   bool enforce_eager = false;  // decode steps are never recorded; the same bits
   bool runs_ahead = false;     // parts may end with a token of the last draw
+  bool heads_in_step = false;  // padded decode steps end with the head of every row; the same bits
   RankGroup* group = nullptr;  // whose rank 0 this is: the others are told to do the same
 };
 
@@ -48,6 +49,7 @@ class Executor {
   Batch upload_batch(std::span<const StepPart> parts, bool is_padded);
   void run_layers(const Batch& batch);
   std::span<std::int32_t> stage(std::int64_t count);
+  std::span<const std::int32_t> padded(std::span<const std::int32_t> rows);
 
   Ops& ops_;
   const Model& model_;
@@ -59,12 +61,15 @@ class Executor {
   std::int64_t max_logit_rows_;
   OwnedTensor logits_;                // f32 [max_logit_rows, vocab]
   OwnedTensor logit_rows_;            // i32 [max_logit_rows]
+  std::vector<std::int32_t> rows_;    // their host copy
   OwnedTensor drawn_;                 // i32 [max_logit_rows]
   OwnedTensor device_inputs_;         // i32, the step's index tensors one after the other
   std::vector<std::int32_t> inputs_;  // their host copy
   std::size_t num_staged_ = 0;
-  Tensor drawn_rows_;  // i32 [num_tokens] of the last forward, with runs_ahead: the row of the draw that a token is, or -1
-  Tensor hidden_;      // [num_tokens, hidden_size] of the last forward, in the arena
+  Tensor drawn_rows_;             // i32 [num_tokens] of the last forward, with runs_ahead: the row of the draw that a token is, or -1
+  Tensor hidden_;                 // [num_tokens, hidden_size] of the last forward, in the arena
+  std::int64_t padded_rows_ = 0;  // of the head after the last forward, however many are wanted; 0: as many as those
+  bool has_logits_ = false;       // logits_ holds those of the last forward's tokens
 };
 
 }  // namespace gossamer

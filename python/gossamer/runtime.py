@@ -85,7 +85,7 @@ class Runtime:
         On a GPU: the file of kernel times that `gossamer tune` made; default: the one it stored for this GPU, if any, else an H100's.
     candidates : sequence of str
         Code paths that are not the default yet, for tests and measurements: "ahead" (a step begins before the host has read the tokens of
-        the one before) and, on a GPU, "overlap", "attend", "prefill", "pack" (docs/gpu-runtime.md).
+        the one before), "head" (where decode steps are recorded, their head is part of them) and, on a GPU, "pack" (docs/gpu-runtime.md).
     tensor_parallel_size : int, optional
         Ranks that share the model; default: what the launcher says.
     all_reduce : "nccl" or "one-shot"

@@ -24,7 +24,7 @@ GOLDENS = Path(__file__).resolve().parents[1] / "golden"
 ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 SHORT = {"float16": "f16", "bfloat16": "bf16"}
 TOP = 20
-CANDIDATES = [(), ("ahead", "pack")]
+CANDIDATES = [(), ("ahead", "head", "pack")]
 
 Ranking = dict[int, float]  # token -> log-probability, the most likely ones
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/engine_rig.h"
+#include "support/recording_ops.h"
 #include "support/tiny_model.h"
 
 namespace gossamer {
@@ -158,6 +159,46 @@ void expect_running_ahead_changes_nothing(Ops& ops, const Model& model, EngineCo
       const std::vector<Answer> answers = run_together(engine, cases, order);
       for (std::size_t i = 0; i < cases.size(); ++i) ASSERT_TRUE(answers[i] == alone[i]) << "batch of " << batch << ", case " << i;
       EXPECT_EQ(engine.stats().free_blocks, config.num_blocks);
+    }
+  }
+}
+
+// Decode steps are replayed with the verbs and addresses of an earlier one; with heads_in_step their head, too.
+TEST(Determinism, OfRecordedSteps) {
+  const auto ops = make_cpu_ops({.num_threads = 1, .isa = {}});
+  const auto comm = make_single_communicator();
+  ThreadPool pool(1);
+  const testing::Files files = testing::write_checkpoint(testing::tiny_model("llama", 0.5, DType::bf16));
+  const auto model = load_model(testing::open_checkpoint(files), *ops, *comm, pool);
+  EngineConfig config = config_for(60, 4);
+  std::vector<Case> cases = make_cases(30, model->config().vocab_size, 60, 5);
+  std::vector<std::size_t> order(cases.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::vector<Answer> expected;
+  {
+    Engine engine(*ops, *comm, *model, config);
+    expected = run_alone(engine, cases);
+  }
+  for (const bool ahead : {false, true}) {
+    for (const std::int64_t batch : {1, 3, 16}) {
+      std::int64_t launches[2] = {};
+      for (const bool heads : {false, true}) {
+        testing::RecordingOps recording(*ops);
+        config.runs_ahead = ahead;
+        config.heads_in_step = heads;
+        config.max_num_seqs = batch;
+        config.max_num_batched_tokens = batch + 8;
+        {
+          Engine engine(recording, *comm, *model, config);
+          const std::vector<Answer> answers = run_together(engine, cases, order);
+          for (std::size_t i = 0; i < cases.size(); ++i) {
+            ASSERT_TRUE(answers[i] == expected[i]) << "batch of " << batch << ", heads " << heads << ", ahead " << ahead << ", case " << i;
+          }
+        }
+        EXPECT_GT(recording.num_replays(), 50);
+        launches[heads ? 1 : 0] = recording.num_launches();
+      }
+      EXPECT_LT(launches[1] + 100, launches[0]) << "the head is still launched by itself";
     }
   }
 }
