@@ -542,10 +542,10 @@ class LayerStream:
     def embed(self, sequences: Sequence[Sequence[int]]) -> object:
         """Hidden states f32 [tokens, hidden_size], sequence after sequence."""
 
-    def run_layer(self, lengths: Sequence[int], hidden: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], capture: bool, names: Sequence[str] = [], on_device: bool = False) -> object:
+    def run_layer(self, lengths: Sequence[int], hidden: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], capture: bool, names: Sequence[str] = [], on_device: bool = False, part: str = 'whole') -> object:
         """
-        The loaded layer, in place on hidden f32 [tokens, hidden_size]. With capture: [(weight names, input [tokens, k])], of the
-        products with one of the weights `names` or of all. Inputs are f32 numpy arrays, or with on_device arrays for from_dlpack
+        The loaded layer, or its part "attention" or "mlp", in place on hidden f32 [tokens, hidden_size]. With capture: [(weight
+        names, input [tokens, k])], of the products with one of the weights `names` or of all. Inputs are f32 numpy arrays, or with on_device arrays for from_dlpack
         in the device's memory, of the activations' dtype (bf16 as uint16).
         """
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gossamer.checkpoint import ModelReader, ScaledMatrix
-from gossamer.checkpoint.dtypes import DTYPES, Array
+from gossamer.checkpoint.dtypes import Array
 from gossamer.prune.alps import alps
 from gossamer.prune.arrays import array_module, as_stored, floats, module_of, to_host
 from gossamer.prune.calibration import CalibrationSet

@@ -53,7 +53,7 @@ class FakeModel final : public Model {
     if (on_forward) on_forward(++num_forwards_);
   }
 
-  void layer(ExecContext& ctx, std::int64_t, const KvCache& kv, const Batch& batch, const Tensor& hidden) const override {
+  void attention(ExecContext& ctx, std::int64_t, const KvCache& kv, const Batch& batch, const Tensor& hidden) const override {
     write_ids(kv, batch);
     if (ctx.observer != nullptr) observe(ctx, batch);
     for (std::int64_t s = 0; s < batch.num_seqs; ++s) {
@@ -65,6 +65,8 @@ class FakeModel final : public Model {
       }
     }
   }
+
+  void mlp(ExecContext&, std::int64_t, const Tensor&) const override {}
 
   void head(ExecContext&, const Tensor& hidden, const Tensor& logits) const override {
     for (std::int64_t r = 0; r < hidden.size(0); ++r) {
