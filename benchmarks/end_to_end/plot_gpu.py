@@ -19,10 +19,10 @@ Row = dict[str, Any]
 
 
 def best(rows: list[Row]) -> list[Row]:
-    """The fastest row of each model, sparsity and shape, whatever candidates it ran with."""
+    """The fastest row of each model, sparsity, values and shape, whatever else it ran with."""
     found: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        key = row["model"], round(row["sparsity"], 2), row["batch"], row["prompt_tokens"], row["new_tokens"]
+        key = row["model"], round(row["sparsity"], 2), row["dtype"], row["batch"], row["prompt_tokens"], row["new_tokens"]
         if key not in found or row["decode_tok_s"] > found[key]["decode_tok_s"]:
             found[key] = row
     return [found[key] for key in sorted(found)]
@@ -32,7 +32,7 @@ def draw(rows: list[Row], path: Path) -> None:
     """Write a PNG: a bar for each row, grouped by model and batch, once as tokens per second and once as a share of the roofline."""
     rows = best([row for row in rows if row["new_tokens"] >= 64])
     figure, (speed, share) = plt.subplots(2, 1, figsize=(max(6.0, 0.55 * len(rows)), 7.2), layout="constrained", sharex=True)
-    names = [f"{r['model']}\nbatch {r['batch']}, {r['sparsity']:.0%}" for r in rows]
+    names = [f"{r['model']} {r['dtype']}\nbatch {r['batch']}, {r['sparsity']:.0%}" for r in rows]
     places = range(len(rows))
     colours = [plt.get_cmap("viridis")(r["sparsity"]) for r in rows]
     speed.bar(places, [r["decode_tok_s"] for r in rows], color=colours, yerr=[r.get("decode_tok_s_std") or 0 for r in rows], capsize=2)
