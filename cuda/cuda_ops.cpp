@@ -520,7 +520,7 @@ class CudaOps final : public Ops {
   CudaAllocator allocator_;
   PinnedAllocator pinned_;
   Staging staging_;
-  ThreadPool pool_;  // packs weights
+  ThreadPool pool_;                     // packs weights
   std::optional<WeightPacker> packer_;  // candidate "pack": weights packed on the device
   Workspace partials_;
   bool batch_invariant_;

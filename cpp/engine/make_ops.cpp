@@ -68,7 +68,8 @@ std::unique_ptr<Ops> make_ops(const DeviceOptions& options, Allocator& allocator
   require(options.num_threads >= 0 && options.num_threads <= kMaxThreads,
           "num_threads must be between 0 (all cores) and " + std::to_string(kMaxThreads) + ", not " + std::to_string(options.num_threads));
   const std::optional<CpuIsa> isa = parse_isa(options.isa);
-  const BackendOptions backend_options{options.batch_invariant, options.cost_table, parse_eight_bit(options.eight_bit, options.batch_invariant)};
+  const BackendOptions backend_options{options.batch_invariant, options.cost_table,
+                                       parse_eight_bit(options.eight_bit, options.batch_invariant)};
   require(backend_options.eight_bit == EightBit::off || !options.batch_invariant,
           "eight_bit must be auto or off with batch_invariant: its kernels sum in an order that depends on the number of tokens");
   if (options.device == "cuda" || options.device.starts_with("cuda:")) {

@@ -53,8 +53,8 @@ __global__ void norm_kernel(const __grid_constant__ NormParams p) {
   }
 }
 
-// Norms of rows whose every access is 16 bytes; up to 8 * kPerThread elements a thread stay in registers. The parameters are read before the
-// kernel waits for the one before it.
+// Norms of rows whose every access is 16 bytes; up to 8 * kPerThread elements a thread stay in registers. The parameters are read before
+// the kernel waits for the one before it.
 template <class T, bool kLayerNorm, int kPerThread>
 __global__ void norm_vector_kernel(const __grid_constant__ NormParams p) {
   __shared__ float scratch[32];

@@ -143,9 +143,9 @@ SpmmConfig plan_spmm(const SpmmProblem& problem, const DeviceLimits& device) {
 std::string SpmmConfig::to_string() const {
   static constexpr const char* kNames[] = {"mma", "wgmma", "warp-specialised"};
   return std::string(kNames[static_cast<int>(kernel)]) + ", n tiles " + std::to_string(n_tiles) + ", " + std::to_string(row_warps) + "x" +
-         std::to_string(groups) + " warps" + (packs_x ? ", packed x, " : ", ") +
-         std::to_string(ctas) + " ctas, " + (stages != 0 ? std::to_string(stages) + " stages, " : "") + std::to_string(passes) +
-         " passes, " + std::to_string(shared_bytes / 1024) + " KiB shared";
+         std::to_string(groups) + " warps" + (packs_x ? ", packed x, " : ", ") + std::to_string(ctas) + " ctas, " +
+         (stages != 0 ? std::to_string(stages) + " stages, " : "") + std::to_string(passes) + " passes, " +
+         std::to_string(shared_bytes / 1024) + " KiB shared";
 }
 
 }  // namespace gossamer

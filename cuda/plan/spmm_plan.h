@@ -16,9 +16,9 @@ enum class SpmmKernel { mma, wgmma, warp_specialized };
 // Which kernel, and how the warps of a CTA are arranged.
 struct SpmmShape {
   SpmmKernel kernel = SpmmKernel::mma;
-  int row_warps = 4;            // over rows, 32 rows each (16 for wgmma and warp_specialized); they share activations
-  int groups = 4;               // along k
-  bool packs_x = false;         // a kernel before puts x in the order of reading; wgmma always does (both), x that is not aligned needs it
+  int row_warps = 4;     // over rows, 32 rows each (16 for wgmma and warp_specialized); they share activations
+  int groups = 4;        // along k
+  bool packs_x = false;  // a kernel before puts x in the order of reading; wgmma always does (both), x that is not aligned needs it
 };
 
 struct SpmmProblem {

@@ -134,7 +134,8 @@ void bind_layer_stream(nb::module_& module) {
       .def("run_layer", &run_layer, nb::arg("lengths"), nb::arg("hidden").noconvert(), nb::arg("capture"),
            nb::arg("names") = std::vector<std::string>{}, nb::arg("on_device") = false, nb::arg("part") = "whole",
            "The loaded layer, or its part \"attention\" or \"mlp\", in place on hidden f32 [tokens, hidden_size]. With capture: [(weight\n"
-           "names, input [tokens, k])], of the products with one of the weights `names` or of all. Inputs are f32 numpy arrays, or with on_device arrays for from_dlpack\n"
+           "names, input [tokens, k])], of the products with one of the weights `names` or of all. Inputs are f32 numpy arrays, or with "
+           "on_device arrays for from_dlpack\n"
            "in the device's memory, of the activations' dtype (bf16 as uint16).")
       .def("head", &head, nb::arg("hidden").noconvert(), "Logits f32 [rows, vocab_size].");
 }

@@ -248,16 +248,15 @@ INSTANTIATE_TEST_SUITE_P(
 
 constexpr SpmmShape kTwoTeams{SpmmKernel::warp_specialized, 8, 2};
 
-INSTANTIATE_TEST_SUITE_P(
-    WarpSpecialized, SpmmOnGpu,
-    ::testing::Combine(::testing::Values(TileFormat::bitmap), ::testing::Bool(),
-                       ::testing::Values(Problem{127, 1009, 41, 0.3, Pattern::iid, kTwoTeams},
-                                         Problem{257, 1031, 40, 0.5, Pattern::iid, kTwoTeams},
-                                         Problem{9000, 264, 61, 0.3, Pattern::skewed_rows, kTwoTeams},
-                                         Problem{300, 1000, 64, 0.1, Pattern::skewed_rows, kTwoTeams},
-                                         Problem{600, 512, 64, 0.5, Pattern::empty, kTwoTeams},
-                                         Problem{40000, 300, 33, 0.4, Pattern::iid, kTwoTeams},
-                                         Problem{9216, 4096, 64, 0.4, Pattern::iid})));  // the planner's own choice
+INSTANTIATE_TEST_SUITE_P(WarpSpecialized, SpmmOnGpu,
+                         ::testing::Combine(::testing::Values(TileFormat::bitmap), ::testing::Bool(),
+                                            ::testing::Values(Problem{127, 1009, 41, 0.3, Pattern::iid, kTwoTeams},
+                                                              Problem{257, 1031, 40, 0.5, Pattern::iid, kTwoTeams},
+                                                              Problem{9000, 264, 61, 0.3, Pattern::skewed_rows, kTwoTeams},
+                                                              Problem{300, 1000, 64, 0.1, Pattern::skewed_rows, kTwoTeams},
+                                                              Problem{600, 512, 64, 0.5, Pattern::empty, kTwoTeams},
+                                                              Problem{40000, 300, 33, 0.4, Pattern::iid, kTwoTeams},
+                                                              Problem{9216, 4096, 64, 0.4, Pattern::iid})));  // the planner's own choice
 
 }  // namespace
 }  // namespace gossamer

@@ -147,7 +147,7 @@ def _llama3_scaling(meta: _Metadata, head_dim: int, theta: float, factors: np.nd
     """The scaling whose factors, one per frequency, are these. Llama 3.1 to 3.3 differ in `factor` only."""
     scaling = {
         "rope_type": "llama3",
-        "factor": float(np.round(factors.max(), 6)) if factors.size else 0.0,
+        "factor": float(np.round(np.max(factors), 6)) if factors.size else 0.0,
         "low_freq_factor": 1.0,
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
