@@ -42,7 +42,7 @@ struct RuntimeOptions {
   std::string isa = "auto";  // auto | portable | avx2 | avx512 | avx512-bf16 (CPU)
   std::uint64_t seed = 0;
   int tensor_parallel_size = 0;  // 0 = what the launcher says
-  // Between GPUs: "nccl", or "one-shot" for small messages over peer memory (GPUs of one host; not yet measured).
+  // Between GPUs: "nccl", or "one-shot" for small messages over peer memory (GPUs of one host; measured alone: docs/scaling.md).
   std::string all_reduce = "nccl";
   double watchdog_seconds = 30;  // with several ranks: how long one may be silent before all end
   std::string verify = "full";   // full | header

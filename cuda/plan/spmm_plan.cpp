@@ -88,9 +88,9 @@ std::int64_t even_share(std::int64_t super_rows, std::int64_t slots) {
 
 int tiles_per_pass(const SpmmShape& shape, std::int64_t n, int x_value_bytes) {
   const bool is_specialized = shape.kernel == SpmmKernel::warp_specialized, has_bytes = x_value_bytes == 1;
-  // Sums of bytes take two registers each: 128 tokens are for few warps.
-  const int most = shape.kernel == SpmmKernel::mma ? kMostTokensOfMma / 8 : has_bytes && shape.row_warps * shape.groups > 8 ? 8 : 16;
-  int tiles = is_specialized ? (has_bytes ? 8 : 4) : 1;
+  if (has_bytes && is_specialized) return shape.row_warps * shape.groups > 8 ? 8 : 16;  // sums take two registers: 128 tokens, few warps
+  const int most = shape.kernel == SpmmKernel::mma ? kMostTokensOfMma / 8 : 16;
+  int tiles = is_specialized ? 4 : 1;
   while (tiles < most && 8 * tiles < n) tiles *= 2;
   return tiles;
 }

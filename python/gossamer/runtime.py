@@ -89,7 +89,7 @@ class Runtime:
     tensor_parallel_size : int, optional
         Ranks that share the model; default: what the launcher says.
     all_reduce : "nccl" or "one-shot"
-        How several GPUs sum. "one-shot": small sums by one kernel over peer memory, on GPUs of one host (not yet measured).
+        How several GPUs sum. "one-shot": small sums by one kernel over peer memory, on GPUs of one host (measured alone: docs/scaling.md).
     watchdog_seconds : float
         With several ranks: how long one may be silent before all of them end, in [1, 86400].
     verify : "full" or "header"

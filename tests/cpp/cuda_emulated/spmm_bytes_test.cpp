@@ -340,7 +340,7 @@ TEST(BytesSpmm, MultipliesE4m3ByE4m3OnWarpgroups) {
 TEST(BytesSpmm, SumsOfE4m3GoOnInFp32) {
   constexpr auto kE4m3 = ByteProduct::e4m3_e4m3;
   check_wgmma<kE4m3, kTable, false, 8, 2, 2>({.m = 70, .k = 3000, .n = 12, .density = 0.9, .sms = 1, .is_whole = true});
-  check_wgmma<kE4m3, kArithmetic, false, 8, 2, 1>({.m = 60, .k = 2100, .n = 12, .density = 1.0, .sms = 1, .is_whole = true});
+  check_wgmma<kE4m3, kArithmetic, false, 16, 2, 1>({.m = 60, .k = 2100, .n = 12, .density = 1.0, .sms = 1, .is_whole = true});
   check_wgmma<kE4m3, kTable, true, 16, 2, 1>({.m = 130, .k = 1900, .n = 70, .density = 0.8, .sms = 1, .is_whole = true});
 }
 
@@ -355,7 +355,7 @@ TEST(BytesSpmm, EmptyFullAndTinyWeightsOnWarpgroups) {
   check_wgmma<kE4m3, kTable, false, 8, 2, 2>({.m = 1, .k = 1, .n = 1, .density = 1.0, .sms = 3});
   check_wgmma<kE4m3, kTable, false, 8, 4, 1>({.m = 64, .k = 256, .n = 33, .density = 0.0, .sms = 1});
   check_wgmma<kE4m3, kArithmetic, false, 8, 4, 1>({.m = 280, .k = 200, .n = 33, .density = 1.0, .sms = 2});
-  check_wgmma<ByteProduct::i8_i8, kTable, false, 8, 2, 1>({.m = 140, .k = 330, .n = 33, .density = 1.0, .sms = 2});
+  check_wgmma<ByteProduct::i8_i8, kTable, false, 16, 2, 1>({.m = 140, .k = 330, .n = 33, .density = 1.0, .sms = 2});
 }
 
 TEST(BytesSpmm, WarpgroupsTakeScaledSumsThroughTheEpilogue) {
@@ -390,7 +390,7 @@ TEST(BytesSpmm, ATokenThatIsNotFiniteSpoilsItselfOnly) {
     spoil(EmulatedMma<ByteProduct::e4m3_f16, kTable, true, 1, true, 4, 4>(p), value);
     spoil(EmulatedMma<ByteProduct::i8_f16, kTable, false, 1, false, 4, 4>(p), value);
   }
-  spoil(Emulated<WgmmaKernel<ByteProduct::e4m3_e4m3, kTable, false, 8, 2, 1>>(p), std::numeric_limits<float>::infinity());
+  spoil(Emulated<WgmmaKernel<ByteProduct::e4m3_e4m3, kTable, false, 16, 2, 1>>(p), std::numeric_limits<float>::infinity());
 }
 
 }  // namespace
